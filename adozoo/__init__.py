@@ -1,0 +1,44 @@
+"""adozoo: decentralised and communication-efficient optimisation methods as optax-style transformations.
+
+A method = what a node does alone x how nodes talk x over what. Params, grads and states are stacked pytrees with a
+leading axis of n nodes:
+
+    mix = adozoo.mixing(adozoo.graphs.ring(16))
+    tx = optax.chain(adozoo.per_node(optax.adam(1e-3)), adozoo.adapt_then_combine(mix))
+
+See `adozoo.zoo.entries()` for all named methods and `adozoo.simulate` for running them.
+"""
+
+from adozoo import channel, graphs, nodes, placement, problems, schedules, weights, zoo
+from adozoo.averaging.all_reduce_sgd import all_reduce_sgd
+from adozoo.gossip.dsgd import dsgd
+from adozoo.gossip.exact_diffusion import d2, exact_diffusion
+from adozoo.gossip.extra import extra
+from adozoo.gossip.gradient_tracking import gradient_tracking
+from adozoo.gossip.local_dsgd import local_dsgd
+from adozoo.gossip.nids import nids
+from adozoo.gossip.quasi_global_momentum import quasi_global_momentum
+from adozoo.gossip.stochastic_gradient_push import stochastic_gradient_push
+from adozoo.gossip.svl import svl
+from adozoo.mixing import Mixing, exact_mean, mixing, power
+from adozoo.nodes import consensus_distance, disagreement, eval_params, node_count, node_mean, per_node, replicate
+from adozoo.parts import (
+    adapt_then_combine,
+    average_gradients,
+    combine_then_adapt,
+    descent,
+    momentum,
+    track_gradients,
+)
+from adozoo.schedules import (
+    cycle,
+    gossip_every,
+    identity,
+    one_peer_exponential,
+    random_edge,
+    random_matching,
+    random_subgraph,
+)
+from adozoo.simulate import simulate
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Methods whose nodes communicate through exact averages (all-reduce). One file a method."""

@@ -1,0 +1,400 @@
+r"""Problems: f(x) = (1/n) \sum_i f_i(x) over n nodes, with stacked data, known constants and a known optimum.
+
+A problem is a pytree of arrays (so that it may be passed to jitted functions) with `gradient(params, step, key)` as
+`adozoo.simulate` wants it, the global `loss`, and the constants that theory needs: `smoothness` L and
+`strong_convexity` mu, each valid for every f_i, the `optimum`, and `heterogeneity`, zeta^2 = (1/n) \sum_i ||grad
+f_i(x*)||^2. Constants are computed once, on the host, in float64.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from adozoo._newton import pooled_optimum
+from adozoo.mixing import register
+from adozoo.nodes import consensus_distance, node_mean, replicate
+
+
+class Problem:
+    """What all problems share; each adds `local_loss(x)` -> [n], the objectives of all nodes at one point x [d]."""
+
+    if TYPE_CHECKING:  # fields of the dataclasses below
+
+        @property
+        def n(self) -> int: ...
+
+        @property
+        def dim(self) -> int: ...
+
+        @property
+        def noise(self) -> Any: ...
+
+        @property
+        def optimum(self) -> Array: ...
+
+        @property
+        def constants(self) -> tuple[float, float]: ...
+
+    def gradient(self, params: Float[Array, "n d"], step: Any = None, key: Any = None) -> Float[Array, "n d"]:
+        """Each node's gradient at its own params, [n, d]; exact, or noisy where the problem has `noise` and a key."""
+        exact = self.exact_gradient(params)
+        if key is None:
+            return exact
+        return exact + self.gradient_noise(key, exact.shape, exact.dtype)
+
+    def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """grad f_i(x_i) for every node, without noise."""
+        raise TypeError(f"{type(self).__name__} defines no gradient.")
+
+    def gradient_noise(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """One draw of additive Gaussian gradient noise with standard deviation `noise` per coordinate."""
+        return self.noise * jax.random.normal(key, shape, dtype)
+
+    def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
+        """f_i(x) for every node at one common point."""
+        raise TypeError(f"{type(self).__name__} defines no loss.")
+
+    def loss(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """The global objective f(x) = (1/n) sum_i f_i(x) at one point."""
+        return jnp.mean(self.local_loss(x))
+
+    def init(self) -> Float[Array, "n d"]:
+        """All nodes at zero, [n, d]."""
+        return jnp.zeros((self.n, self.dim), self.optimum.dtype)
+
+    @property
+    def strong_convexity(self) -> float:
+        """mu: every f_i is mu-strongly convex."""
+        return self.constants[0]
+
+    @property
+    def smoothness(self) -> float:
+        """L: every f_i is L-smooth."""
+        return self.constants[1]
+
+    @property
+    def optimal_value(self) -> Float[Array, ""]:
+        """f(x*)."""
+        return self.loss(self.optimum)
+
+    @property
+    def heterogeneity(self) -> Float[Array, ""]:
+        """zeta^2 = (1/n) sum_i ||grad f_i(x*)||^2: zero iff the optimum is optimal for every node."""
+        return jnp.mean(jnp.sum(self.exact_gradient(replicate(self.optimum, self.n)) ** 2, axis=1))
+
+    def metrics(self) -> dict[str, Callable[[PyTree], Array]]:
+        """Metrics for `adozoo.simulate`, computed inside the run from the evaluated params.
+
+        "suboptimality": f(mean iterate) - f(x*); "consensus_distance"; "distance": sqrt of the mean over nodes of
+        ||x_i - x*||^2.
+        """
+        best = self.optimal_value
+        return {
+            "suboptimality": lambda params: self.loss(node_mean(params)) - best,
+            "consensus_distance": consensus_distance,
+            "distance": lambda params: jnp.sqrt(jnp.mean(jnp.sum((params - self.optimum) ** 2, axis=1))),
+        }
+
+
+@partial(register, data_fields=["matrices", "centers", "optimum", "noise"], meta_fields=["n", "dim", "constants"])
+@dataclass(frozen=True)
+class Quadratic(Problem):
+    """f_i(x) = 1/2 (x - b_i)' A_i (x - b_i)."""
+
+    matrices: Float[Array, "n d d"]
+    centers: Float[Array, "n d"]
+    optimum: Float[Array, " d"]
+    noise: Any
+    n: int
+    dim: int
+    constants: tuple[float, float]
+
+    def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return jnp.einsum("nij,nj->ni", self.matrices, params - self.centers, precision="highest")
+
+    def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
+        offset = x - self.centers
+        return 0.5 * jnp.einsum("ni,nij,nj->n", offset, self.matrices, offset, precision="highest")
+
+
+def quadratic(A: Any, b: Any, noise: Any = 0.0) -> Quadratic:
+    r"""Heterogeneous quadratics f_i(x) = 1/2 (x - b_i)' A_i (x - b_i).
+
+    Args:
+      A: symmetric positive semi-definite matrices, [n, d, d]; their mean must be positive definite.
+      b: the nodes' own minimisers, [n, d].
+      noise: standard deviation per coordinate of the Gaussian noise added to gradients drawn with a key.
+
+    Returns:
+      The problem; the optimum is (sum A_i)^{-1} sum A_i b_i, and the constants are the extreme eigenvalues of the A_i.
+
+    Raises:
+      ValueError: for shapes that do not fit, matrices that are not symmetric, or a mean that is not positive definite.
+
+    Example:
+      >>> problem = adozoo.problems.quadratic(
+      ...     jnp.ones((2, 1, 1)), jnp.array([[0.0], [2.0]])
+      ... )
+      >>> problem.optimum, problem.heterogeneity
+      (Array([1.], dtype=float64), Array(1., dtype=float64))
+    """
+    matrices, centers = np.asarray(A, np.float64), np.asarray(b, np.float64)
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or centers.shape != matrices.shape[:2]:
+        raise ValueError(f"quadratic: expected A [n, d, d] and b [n, d], got {matrices.shape} and {centers.shape}.")
+    if np.abs(matrices - matrices.transpose(0, 2, 1)).max() > 1e-9 * np.abs(matrices).max():
+        raise ValueError("quadratic: every A_i must be symmetric. Pass (A + A') / 2.")
+    spectrum = np.linalg.eigvalsh(matrices)
+    mean = matrices.mean(0)
+    if np.linalg.eigvalsh(mean)[0] <= 0 or spectrum.min() < -1e-9 * spectrum.max():
+        raise ValueError(
+            "quadratic: every A_i must be positive semi-definite and their mean positive definite, got smallest "
+            f"eigenvalues {spectrum.min():.3g} and {np.linalg.eigvalsh(mean)[0]:.3g}. There is no unique optimum."
+        )
+    optimum = np.linalg.solve(mean, np.einsum("nij,nj->i", matrices, centers) / len(matrices))
+    n, dim = centers.shape
+    constants = (float(max(spectrum.min(), 0.0)), float(spectrum.max()))
+    return Quadratic(
+        jnp.asarray(matrices), jnp.asarray(centers), jnp.asarray(optimum), jnp.asarray(noise, float), n, dim, constants
+    )
+
+
+def random_quadratic(
+    n: int,
+    dim: int,
+    strong_convexity: float = 0.1,
+    smoothness: float = 1.0,
+    heterogeneity: float = 1.0,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Quadratic:
+    r"""Random heterogeneous quadratics with dials for conditioning, heterogeneity and noise.
+
+    Every A_i has eigenvalues from mu to L, equally spaced, in its own random basis. The optimum x* is a unit vector, and
+    b_i = x* + s c_i with \sum_i A_i c_i = 0, where s is solved for so that zeta^2 = (1/n) \sum_i ||A_i (x* - b_i)||^2 is
+    hit exactly.
+
+    Args:
+      n: nodes.
+      dim: dimension d.
+      strong_convexity: mu, the smallest eigenvalue of every A_i.
+      smoothness: L, the largest one.
+      heterogeneity: zeta^2, the mean squared gradient norm at the optimum; 0 makes x* optimal for every node.
+      noise: standard deviation per coordinate of the gradient noise.
+      seed: seed of the instance.
+
+    Raises:
+      ValueError: for a negative heterogeneity or noise, mu > L, or zeta^2 > 0 with a single node.
+
+    Example:
+      >>> problem = adozoo.problems.random_quadratic(8, 3, heterogeneity=0.25)
+      >>> round(float(problem.heterogeneity), 12), problem.constants
+      (0.25, (0.1, 1.0))
+    """
+    if not 0 < strong_convexity <= smoothness:
+        raise ValueError(
+            f"random_quadratic: need 0 < strong_convexity <= smoothness, got {strong_convexity!r} and {smoothness!r}."
+        )
+    if heterogeneity < 0 or noise < 0 or (heterogeneity > 0 and n < 2):
+        raise ValueError(
+            f"random_quadratic: heterogeneity and noise must be >= 0, and 0 for n = 1; got heterogeneity="
+            f"{heterogeneity!r}, noise={noise!r}, n={n!r}."
+        )
+    rng = np.random.default_rng(seed)
+    bases = np.linalg.qr(rng.normal(size=(n, dim, dim)))[0]
+    matrices = np.einsum("nij,j,nkj->nik", bases, np.linspace(strong_convexity, smoothness, dim), bases)
+    matrices = (matrices + matrices.transpose(0, 2, 1)) / 2
+    optimum = rng.normal(size=dim)
+    optimum /= np.linalg.norm(optimum)
+    pulls = rng.normal(size=(n, dim))  # gradients at the optimum, made to sum to zero
+    pulls -= pulls.mean(0)
+    size = np.mean(np.sum(pulls**2, 1))
+    pulls *= np.sqrt(heterogeneity / size) if heterogeneity else 0.0
+    centers = optimum - np.linalg.solve(matrices, pulls[..., None])[..., 0]
+    return replace(quadratic(matrices, centers, noise), constants=(float(strong_convexity), float(smoothness)))
+
+
+@partial(register, data_fields=["optimum", "noise"], meta_fields=["n", "dim", "batch", "constants"])
+@dataclass(frozen=True)
+class IsotropicQuadratic(Problem):
+    """f(x) = ||x||^2 / 2, observed as g = (1/b) sum_b d_b d_b' x with fresh d ~ N(0, I): noise that scales with x."""
+
+    optimum: Float[Array, " d"]
+    noise: Any
+    n: int
+    dim: int
+    batch: int
+    constants: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def zeta(self) -> float:
+        """zeta = E ||g||^2 / ||x||^2 = (dim + 1 + batch) / batch."""
+        return (self.dim + 1 + self.batch) / self.batch
+
+    def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return params
+
+    def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
+        return jnp.full(self.n, 0.5 * jnp.sum(x**2))
+
+    def sample(self, key: Array) -> Float[Array, "n b d"]:
+        """One step's random directions for all nodes; `gradient_of` turns them into gradients."""
+        return jax.random.normal(key, (self.n, self.batch, self.dim), self.optimum.dtype)
+
+    def gradient_of(self, params: Float[Array, "n d"], directions: Float[Array, "n b d"]) -> Float[Array, "n d"]:
+        """(1/b) sum_b d_b (d_b' x_i), for directions drawn before."""
+        along = jnp.sum(directions * params[:, None], axis=-1, keepdims=True)
+        return jnp.mean(directions * along, axis=1)
+
+    def gradient(self, params: Float[Array, "n d"], step: Any = None, key: Any = None) -> Float[Array, "n d"]:
+        if key is None:
+            return params
+        return self.gradient_of(params, self.sample(key))
+
+
+def isotropic_quadratic(n: int, dim: int, batch: int = 1) -> IsotropicQuadratic:
+    r"""Isotropic random quadratics: f(x) = 1/2 ||x||^2 with gradients d d'x, d ~ N(0, I), fresh for every node and step.
+
+    The toy problem of Vogels, Hendrikx, Jaggi 2022, section 3, whose rate under D-SGD is known exactly
+    (`theory.isotropic_rate`): zeta = dim + 2 for batch 1, (dim + 1 + batch) / batch in general.
+
+    Example:
+      >>> adozoo.problems.isotropic_quadratic(4, dim=8).zeta
+      10.0
+    """
+    for name, value in (("n", n), ("dim", dim), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"isotropic_quadratic: {name} must be a positive integer, got {value!r}.")
+    return IsotropicQuadratic(jnp.zeros(dim), jnp.zeros(()), n, dim, batch)
+
+
+@partial(
+    register,
+    data_fields=["features", "targets", "weights", "l2", "optimum", "noise"],
+    meta_fields=["n", "dim", "constants", "kind"],
+)
+@dataclass(frozen=True)
+class Linear(Problem):
+    """f_i(x) = sum_k w_ik phi(a_ik' x, y_ik) + (l2 / 2) ||x||^2, with phi logistic or squared."""
+
+    features: Float[Array, "n m d"]
+    targets: Float[Array, "n m"]
+    weights: Float[Array, "n m"]
+    l2: Any
+    optimum: Float[Array, " d"]
+    noise: Any
+    n: int
+    dim: int
+    constants: tuple[float, float]
+    kind: str
+
+    def _slope(self, scores: Array) -> Array:
+        if self.kind == "squared":
+            return scores - self.targets
+        return -self.targets * jax.nn.sigmoid(-self.targets * scores)
+
+    def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        scores = jnp.einsum("nmd,nd->nm", self.features, params, precision="highest")
+        slopes = self.weights * self._slope(scores)
+        return jnp.einsum("nmd,nm->nd", self.features, slopes, precision="highest") + self.l2 * params
+
+    def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
+        scores = jnp.einsum("nmd,d->nm", self.features, x, precision="highest")
+        if self.kind == "squared":
+            losses = 0.5 * (scores - self.targets) ** 2
+        else:
+            losses = jax.nn.softplus(-self.targets * scores)
+        return jnp.sum(self.weights * losses, axis=1) + 0.5 * self.l2 * jnp.sum(x**2)
+
+    def accuracy(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """The share of samples that sign(a'x) classifies rightly (logistic regression)."""
+        scores = jnp.einsum("nmd,d->nm", self.features, x, precision="highest")
+        return jnp.sum(self.weights * (scores * self.targets > 0)) / jnp.sum(self.weights)
+
+
+def logistic(features: Any, labels: Any, l2: float, weights: Any = None, noise: float = 0.0) -> Linear:
+    r"""L2-regularised logistic regression: f_i(x) = \sum_k w_ik log(1 + exp(-y_ik a_ik' x)) + (l2 / 2) ||x||^2.
+
+    Args:
+      features: a_ik, [n, m, d].
+      labels: y_ik, [n, m], in {-1, 1} or {0, 1}.
+      l2: the regularisation, > 0.
+      weights: w_ik >= 0, [n, m]; 1 / m by default. Padded samples have weight 0 (see `experiments.partition.stack`).
+      noise: standard deviation per coordinate of the Gaussian noise added to gradients drawn with a key.
+
+    Returns:
+      The problem; the optimum is found by Newton's method in float64 to a gradient norm of about 1e-14, and the
+      constants are mu = l2, L = l2 + max_i \lambda_max(\sum_k w_ik a_ik a_ik') / 4.
+
+    Raises:
+      ValueError: for shapes that do not fit, labels of other values, or l2 <= 0 (then there may be no optimum).
+
+    Example:
+      >>> problem = adozoo.problems.logistic(
+      ...     jnp.ones((2, 3, 1)), jnp.array([[1, 1, -1], [1, -1, 1]]), l2=0.1
+      ... )
+      >>> float(
+      ...     jnp.abs(problem.gradient(adozoo.replicate(problem.optimum, 2)).mean())
+      ... ) < 1e-12
+      True
+    """
+    targets = np.asarray(labels, np.float64)
+    values = set(np.unique(targets))
+    if values <= {0.0, 1.0} and 0.0 in values:
+        targets = 2 * targets - 1
+    elif not values <= {-1.0, 1.0}:
+        raise ValueError(f"logistic: labels must be in {{-1, 1}} or {{0, 1}}, got the values {sorted(values)[:5]}.")
+    return _linear("logistic", features, targets, l2, weights, noise)
+
+
+def least_squares(features: Any, targets: Any, l2: float = 0.0, weights: Any = None, noise: float = 0.0) -> Linear:
+    r"""Least squares, or ridge regression: f_i(x) = \sum_k w_ik (a_ik' x - y_ik)^2 / 2 + (l2 / 2) ||x||^2.
+
+    Args:
+      features: a_ik, [n, m, d].
+      targets: y_ik, [n, m].
+      l2: the regularisation, >= 0.
+      weights: w_ik >= 0, [n, m]; 1 / m by default.
+      noise: standard deviation per coordinate of the Gaussian noise added to gradients drawn with a key.
+
+    Returns:
+      The problem; mu and L are the extreme eigenvalues of the nodes' Hessians.
+
+    Raises:
+      ValueError: for shapes that do not fit, or data that leave the optimum undetermined.
+
+    Example:
+      >>> problem = adozoo.problems.least_squares(
+      ...     jnp.ones((2, 2, 1)), jnp.array([[0.0, 2.0], [2.0, 4.0]])
+      ... )
+      >>> problem.optimum
+      Array([2.], dtype=float64)
+    """
+    return _linear("squared", features, np.asarray(targets, np.float64), l2, weights, noise)
+
+
+def _linear(kind: str, features: Any, targets: np.ndarray, l2: float, weights: Any, noise: float) -> Linear:
+    name = "logistic" if kind == "logistic" else "least_squares"
+    rows = np.asarray(features, np.float64)
+    if rows.ndim != 3 or targets.shape != rows.shape[:2]:
+        raise ValueError(
+            f"{name}: expected features [n, m, d] and labels [n, m], got {rows.shape} and {targets.shape}."
+        )
+    if l2 < 0 or (kind == "logistic" and l2 == 0):
+        raise ValueError(f"{name}: l2 must be positive, got {l2!r}; without it there may be no optimum.")
+    n, m, dim = rows.shape
+    share = np.full((n, m), 1.0 / m) if weights is None else np.asarray(weights, np.float64)
+    if share.shape != (n, m) or share.min() < 0:
+        raise ValueError(f"{name}: weights must be non-negative and of shape {(n, m)}, got shape {share.shape}.")
+    curvature = 0.25 if kind == "logistic" else 1.0
+    spectrum = np.linalg.eigvalsh(curvature * np.einsum("nm,nmi,nmj->nij", share, rows, rows))
+    low = l2 if kind == "logistic" else l2 + max(float(spectrum.min()), 0.0)
+    constants = (float(low), float(l2 + spectrum.max()))
+    optimum = pooled_optimum(kind, rows.reshape(-1, dim), targets.ravel(), share.ravel() / n, l2)
+    arrays = [jnp.asarray(a, float) for a in (rows, targets, share, l2, optimum, noise)]
+    return Linear(*arrays, n=n, dim=dim, constants=constants, kind=kind)

@@ -1,0 +1,118 @@
+"""The registry: one entry a method, with what tests, documents, theory and experiments need to treat all alike."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optax
+
+from adozoo.mixing import Mean, Mixing
+
+FAMILIES = ("gossip", "averaging")
+"""The folders of `adozoo` that hold methods; each module in them registers what it defines."""
+
+_ENTRIES: dict[str, "Entry"] = {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one method (one variant of it, where variants differ in kind).
+
+    Attributes:
+      name: the name in the registry.
+      factory: (learning_rate, mix, **hyperparameters) -> transformation.
+      family: the folder it lives in.
+      title: the method's name in full.
+      paper: who proposed it, where.
+      mixings: which mixings its theory admits, out of "symmetric", "doubly" (doubly stochastic, perhaps directed),
+        "column" (column stochastic), "varying" (time-varying), "complete" (exact averaging only).
+      hyperparameters: values for everything beyond (learning_rate, mix), with which the method can be tried.
+      linear: whether update is an affine map of (params, grads, state), so that theory can read it off.
+      exact: whether its fixed point is the optimum of the average objective however much the nodes differ.
+      preserves_mean: whether communication leaves the average over nodes of params as it was.
+      vectors: how many vectors of the size of params go over each directed link in a step; below 1 where not all steps
+        communicate.
+      scalars: how many single numbers go along with them.
+      rounds: how many of these messages must wait for another one of the same step (sequential rounds).
+      smallest_eigenvalue: the bound that the smallest eigenvalue of W must exceed, where there is one.
+      equal_start: whether all nodes must start at the same params.
+    """
+
+    name: str
+    factory: Callable[..., optax.GradientTransformationExtraArgs]
+    family: str
+    title: str
+    paper: str
+    mixings: frozenset[str]
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    linear: bool = True
+    exact: bool = True
+    preserves_mean: bool = True
+    vectors: float = 1
+    scalars: int = 0
+    rounds: int = 1
+    smallest_eigenvalue: float = -1.0
+    equal_start: bool = False
+
+    def build(self, learning_rate: Any, mix: Mixing, **overrides: Any) -> optax.GradientTransformationExtraArgs:
+        """The transformation, with this entry's hyper-parameters unless overridden."""
+        return self.factory(learning_rate, mix, **{**self.hyperparameters, **overrides})
+
+    def admits(self, mix: Mixing) -> bool:
+        """Whether the method's theory covers this mixing."""
+        if getattr(mix, "is_mean", isinstance(mix, Mean)):
+            return True
+        if "complete" in self.mixings:
+            return False
+        if mix.varying and "varying" not in self.mixings:
+            return False
+        kind = "column" if mix.stochastic == "column" else "symmetric" if mix.symmetric else "doubly"
+        return kind in self.mixings
+
+
+def register(entry: Entry) -> Entry:
+    """Add an entry; a method's file calls this once for each of its variants.
+
+    Raises:
+      ValueError: if the name is taken or the family unknown.
+    """
+    if entry.name in _ENTRIES:
+        raise ValueError(f"zoo.register: the name {entry.name!r} is taken. Choose another one.")
+    if entry.family not in FAMILIES:
+        raise ValueError(f"zoo.register: family must be one of {FAMILIES}, got {entry.family!r}.")
+    _ENTRIES[entry.name] = entry
+    return entry
+
+
+def entries() -> dict[str, Entry]:
+    """All registered methods, by name, sorted. A new file in a method folder is found by itself.
+
+    Example:
+      >>> sorted(adozoo.zoo.entries())[:3]
+      ['all_reduce_sgd', 'atc_tracking', 'aug_dgm']
+    """
+    for family in FAMILIES:
+        package = importlib.import_module(f"adozoo.{family}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"adozoo.{family}.{module.name}")
+    return dict(sorted(_ENTRIES.items()))
+
+
+def entry(name: str) -> Entry:
+    """One method by its name.
+
+    Raises:
+      ValueError: for an unknown name; it says the nearest known ones.
+
+    Example:
+      >>> adozoo.zoo.entry("extra").exact
+      True
+    """
+    known = entries()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+        raise ValueError(f"zoo.entry: no method is called {name!r}. Did you mean {', '.join(near)}?")
+    return known[name]

@@ -1,0 +1,35 @@
+"""theory: what is known of a method, set beside what the implementation does.
+
+Spectra and effective neighbours of a mixing (`spectral_gap`, `effective_neighbors`), the exact linear rate and limit of an
+implemented method (`exact_rate`, `limit`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6 of
+Beyond Spectral Gap (`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`).
+"""
+
+from theory import isotropic, linear, lyapunov, matrices, measure, neighbor_formulas, neighbors, spectra
+from theory.isotropic import (
+    best_learning_rate,
+    expected_square_norm,
+    isotropic_rate,
+    isotropic_transition_matrix,
+    largest_learning_rate,
+    secular_rate,
+    steps_to,
+)
+from theory.linear import Linearization, exact_rate, limit, linearize
+from theory.lyapunov import averaging_matrix, beta, beta_lower_bound, fixed_point, one_step, theorem6
+from theory.measure import FittedRate, fit_rate
+from theory.neighbor_formulas import (
+    effective_neighbors_infinite,
+    local_steps_neighbors,
+    one_peer_exponential_neighbors,
+    spectral_dimension_lower_bound,
+    spectral_gap_lower_bound,
+)
+from theory.neighbors import (
+    decay_for_neighbors,
+    effective_neighbors,
+    effective_neighbors_from_eigenvalues,
+    random_walk_covariance,
+    variance_profile,
+)
+from theory.spectra import eigenvalues, families, laplacian_spectrum, spectral_gap, spectrum, symbolic_gap

@@ -1,0 +1,280 @@
+r"""Exact linear rates, read off the implemented transformation.
+
+Flatten everything that changes in a step into one vector z = (params, floating-point state). On a quadratic problem
+the whole step is an affine map z <- T z + c, and `jax` reads T off the code that runs; on any other problem T is the
+Jacobian at the fixed point. First differences obey e_{k+1} = T e_k with e_0 in range(T - I), so the asymptotic rate is
+the spectral radius of T on that subspace. The rest of the space is spanned by conserved quantities (left null vectors
+of T - I, such as the sum over nodes of EXTRA's correction): they stay as `init` set them and do not count.
+
+Everything is computed in float64, whatever the caller's default is. Reference for the approach: the linear part is the
+classical analysis of affine iterations; the split by range(T - I) is ours and checked against simulated runs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.linalg
+import scipy.sparse.linalg
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, PyTree
+
+import adozoo
+
+RANK_TOLERANCE = 1e-10
+"""Singular directions of T - I below this, relative to the largest one, count as conserved."""
+DENSE_LIMIT = 400
+"""Up to this many dimensions all eigenvalues are computed; beyond, only the largest ones, by Arnoldi's method."""
+LONGEST_PERIOD = 64
+"""Schedules that repeat after more steps than this are refused."""
+
+Factory = Callable[[adozoo.Mixing], optax.GradientTransformation]
+
+
+@dataclass(frozen=True)
+class Linearization:
+    r"""One period of a method near its fixed point: z <- z* + T (z - z*).
+
+    Attributes:
+      matrix: T, [N, N], for a whole period of steps.
+      basis: an orthonormal basis V of range(T - I), [N, N - m], with m conserved quantities.
+      period: how many steps T stands for.
+      fixed_point: z*, [N].
+      residual: ||F(z*) - z*||, the defect of the fixed point; large where none exists (drift of a conserved quantity).
+      params: the fixed point's evaluated params, stacked [n, ...].
+    """
+
+    matrix: Float[np.ndarray, "N N"]
+    basis: Float[np.ndarray, "N r"]
+    period: int
+    fixed_point: Float[np.ndarray, " N"]
+    residual: float
+    params: PyTree
+
+    @property
+    def reduced(self) -> Float[np.ndarray, "r r"]:
+        """T on the range of T - I, V' T V."""
+        return self.basis.T @ self.matrix @ self.basis
+
+    @property
+    def conserved(self) -> int:
+        """How many linear functions of (params, state) the method conserves."""
+        return self.matrix.shape[0] - self.basis.shape[1]
+
+    @property
+    def rate(self) -> float:
+        """The asymptotic factor per step by which the error shrinks (above 1: diverges)."""
+        return spectral_radius(self.reduced) ** (1 / self.period)
+
+
+def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
+    """The largest modulus of an eigenvalue; by Arnoldi's method for large matrices.
+
+    Example:
+      >>> theory.linear.spectral_radius(np.array([[0.0, 1.0], [-0.25, 0.0]]))
+      0.5
+    """
+    size = matrix.shape[0]
+    if size == 0:
+        return 0.0
+    if size > DENSE_LIMIT:
+        try:
+            largest = scipy.sparse.linalg.eigs(
+                matrix, k=6, ncv=64, v0=np.random.default_rng(0).normal(size=size), return_eigenvectors=False, tol=1e-12
+            )
+            return float(np.abs(largest).max())
+        except scipy.sparse.linalg.ArpackNoConvergence:
+            pass  # eigenvalues of nearly equal modulus: take them all
+    return float(np.abs(np.linalg.eigvals(matrix)).max())
+
+
+class _StepMap:
+    """z -> z after one step at count t, for a method on a problem: floats vary, integers and keys follow the count."""
+
+    def __init__(self, factory: Factory, problem: Any, mix: adozoo.Mixing):
+        self.tx = optax.with_extra_args_support(factory(mix))
+        self.problem = problem
+        params = problem.init()
+        start = (params, self.tx.init(params))
+        leaves, self.structure = jax.tree.flatten(start)
+        self.moving = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+        self.start, self.unravel = ravel_pytree([x for x, moves in zip(leaves, self.moving, strict=True) if moves])
+        self.fixed = [x for x, moves in zip(leaves, self.moving, strict=True) if not moves]
+
+    def assemble(self, z: Any, fixed: list[Any]) -> tuple[PyTree, PyTree]:
+        floats, others = iter(self.unravel(z)), iter(fixed)
+        return jax.tree.unflatten(self.structure, [next(floats) if moves else next(others) for moves in self.moving])
+
+    def step(self, z: Any, fixed: list[Any]) -> tuple[Any, list[Any]]:
+        params, state = self.assemble(z, fixed)
+        updates, state = self.tx.update(self.problem.gradient(params, 0, None), state, params)
+        leaves = jax.tree.leaves((optax.apply_updates(params, updates), state))
+        after = [x for x, moves in zip(leaves, self.moving, strict=True) if moves]
+        return ravel_pytree(after)[0], [x for x, moves in zip(leaves, self.moving, strict=True) if not moves]
+
+    def period(self, z: Any) -> int:
+        """The smallest p such that the step at count t + p does what the one at t does, seen on a generic point."""
+
+        def images(fixed: list[Any], _: None) -> tuple[list[Any], Any]:
+            image, fixed = self.step(z, fixed)
+            return fixed, image
+
+        many = np.asarray(jax.lax.scan(images, self.fixed, None, length=2 * LONGEST_PERIOD)[1])
+        scale = 1e-12 * (1 + np.abs(many).max())
+        for p in range(1, LONGEST_PERIOD + 1):
+            if np.abs(many[p:] - many[:-p]).max() <= scale:
+                return p
+        raise ValueError(
+            f"theory: the method's steps do not repeat within {LONGEST_PERIOD} steps (a random schedule, drops, or a "
+            "decaying step size), so that it has no linear rate. Fix the mixing, e.g. mix.at(step)."
+        )
+
+    def run(self, z: Any, steps: int) -> Any:
+        fixed = self.fixed
+        for _ in range(steps):
+            z, fixed = self.step(z, fixed)
+        return z
+
+
+def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearization:
+    r"""Read a method's affine (or linearised) step off its implementation.
+
+    Args:
+      factory: mix -> transformation; all hyper-parameters inside, as `lambda mix: adozoo.extra(0.1, mix)`.
+      problem: a problem of `adozoo.problems` (noise is left out).
+      mix: the mixing, fixed or periodic.
+
+    Returns:
+      The linearisation at the fixed point that the method reaches from `problem.init()`.
+
+    Raises:
+      ValueError: if the steps do not repeat (random mixings), or no fixed point was found.
+
+    Example:
+      >>> problem = adozoo.problems.random_quadratic(5, 2)
+      >>> found = theory.linearize(
+      ...     lambda mix: adozoo.extra(0.5, mix),
+      ...     problem,
+      ...     adozoo.mixing(adozoo.graphs.ring(5)),
+      ... )
+      >>> (
+      ...     found.conserved,
+      ...     found.residual < 1e-12,
+      ... )  # the sum of the correction, in each of two coordinates
+      (2, True)
+    """
+    with jax.enable_x64(True):
+        problem, mix = jax.tree.map(_double, (problem, mix))
+        steps = _StepMap(factory, problem, mix)
+        generic = np.random.default_rng(0).normal(size=steps.start.size)
+        period = steps.period(jnp.asarray(generic))
+        advance = jax.jit(lambda z: steps.run(z, period))
+        jacobian = jax.jit(jax.jacfwd(lambda z: steps.run(z, period)))
+
+        optimum = adozoo.replicate(problem.optimum, problem.n)
+        guess = ravel_pytree([x for x in jax.tree.leaves((optimum, steps.tx.init(optimum))) if _moves(x)])[0]
+        matrix = np.asarray(jacobian(guess))
+        basis = _range(matrix - np.eye(len(matrix)))
+        start = np.asarray(steps.start)
+        z = start + basis @ (basis.T @ (np.asarray(guess) - start))  # keep what init conserves
+        z, matrix, residual = _newton(advance, jacobian, z, matrix, basis)
+        params, state = steps.assemble(jnp.asarray(z), steps.fixed)
+        answer = jax.tree.map(np.asarray, adozoo.eval_params(state, params))
+    return Linearization(matrix, basis, period, z, residual, answer)
+
+
+def _double(leaf: Any) -> Any:
+    return leaf.astype(jnp.float64) if _moves(leaf) else leaf
+
+
+def _moves(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _range(matrix: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the range, by QR with column pivoting."""
+    q, r, _ = scipy.linalg.qr(matrix, mode="economic", pivoting=True)
+    diagonal = np.abs(np.diagonal(r))
+    return q[:, : int(np.sum(diagonal > RANK_TOLERANCE * max(diagonal[0], 1e-300)))]
+
+
+def _newton(advance: Any, jacobian: Any, z: np.ndarray, matrix: np.ndarray, basis: np.ndarray) -> Any:
+    """Newton's method for F(z) = z inside z_0 + range(T - I); one step where F is affine."""
+    defect = np.asarray(advance(z)) - z
+    for _ in range(50):
+        size = np.linalg.norm(defect)
+        if size <= 1e-14 * (1 + np.linalg.norm(z)):
+            break
+        reduced = np.eye(basis.shape[1]) - basis.T @ matrix @ basis
+        direction = basis @ np.linalg.solve(reduced, basis.T @ defect)
+        length = 1.0
+        while length > 1e-6:
+            trial = z + length * direction
+            moved = np.asarray(advance(trial)) - trial
+            if np.linalg.norm(moved) < size:
+                break
+            length /= 2
+        else:
+            break  # as good as rounding allows, or no fixed point: the residual tells
+        z, defect = trial, moved
+        matrix = np.asarray(jacobian(z))
+    return z, matrix, float(np.linalg.norm(defect))
+
+
+def exact_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> float:
+    r"""The exact linear rate of the implemented method: lim sup ||z^t - z*||^{1/t}.
+
+    Exact on quadratics; asymptotic (the local rate at the fixed point) on any other smooth problem. Above 1 the method
+    diverges.
+
+    Args:
+      factory: mix -> transformation, as `lambda mix: adozoo.extra(0.1, mix)`.
+      problem: a problem of `adozoo.problems`.
+      mix: the mixing, fixed or periodic (then per step, the period-th root of the period's factor).
+
+    Returns:
+      The factor per step.
+
+    Raises:
+      ValueError: if the method's steps do not repeat.
+
+    Example:
+      >>> problem = adozoo.problems.quadratic(
+      ...     jnp.ones((4, 1, 1)), jnp.arange(4.0)[:, None]
+      ... )
+      >>> mix = adozoo.mixing(adozoo.graphs.ring(4))
+      >>> round(theory.exact_rate(lambda mix: adozoo.dsgd(0.25, mix), problem, mix), 12)
+      0.75
+    """
+    return linearize(factory, problem, mix).rate
+
+
+def limit(factory: Factory, problem: Any, mix: adozoo.Mixing) -> PyTree:
+    r"""Where the method converges to from `problem.init()`: stacked params [n, ...].
+
+    Its distance to the optimum is the method's bias: zero for exact methods, O(learning rate) for D-SGD on nodes that
+    differ. For a periodic schedule, the point at the start of a period.
+
+    Example:
+      >>> problem = adozoo.problems.quadratic(
+      ...     jnp.ones((2, 1, 1)), jnp.array([[0.0], [2.0]])
+      ... )
+      >>> theory.limit(
+      ...     lambda mix: adozoo.dsgd(0.5, mix, "cta"), problem, adozoo.exact_mean(2)
+      ... ).ravel().round(9)
+      array([0.5, 1.5])
+
+    Raises:
+      ValueError: if there is no fixed point (a conserved quantity drifts).
+    """
+    found = linearize(factory, problem, mix)
+    if found.residual > 1e-6 * (1 + np.linalg.norm(found.fixed_point)):
+        raise ValueError(
+            f"theory.limit: the method has no fixed point here (defect {found.residual:.2e}): a quantity that it "
+            "should conserve drifts. Check that the mixing is one that the method admits."
+        )
+    return found.params
