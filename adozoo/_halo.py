@@ -52,6 +52,14 @@ def wide(x: Array) -> Array:
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 else x
 
 
+def varying(x: Array, axis: str) -> Array:
+    """The same values, typed as ones that may differ between devices: branches must agree on that."""
+    try:
+        return lax.pcast(x, axis, to="varying")
+    except ValueError:  # they are typed so already
+        return x
+
+
 def own_rows(table: Array, size: int, axis: str) -> Array:
     """The calling device's rows of an array [n, ...] that every device holds."""
     return table.reshape((size, -1, *table.shape[1:]))[lax.axis_index(axis)]
@@ -67,7 +75,7 @@ class Average:
         """The mean over all nodes, in every row; the table is not needed."""
         mean = lax.pmean(jnp.mean(wide(x), axis=0, keepdims=True), axis)
         same = jnp.broadcast_to(mean.astype(x.dtype), x.shape)
-        return lax.pcast(same, axis, to="varying")  # one type for all branches of a schedule
+        return varying(same, axis)
 
 
 @dataclass(frozen=True)

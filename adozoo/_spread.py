@@ -8,24 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from adozoo._halo import Average, Route, concrete, route
+from adozoo._halo import Average, Route, concrete, route, varying
 from adozoo.channel import Lossy, Noisy
 from adozoo.mixing import Dense, Mean, Mixing, Table, register
-from adozoo.schedules import Cycle, GossipEvery, Random
+from adozoo.schedules import Cycle, GossipEvery, Random, Wrapper
 
 
-class Spread(Mixing):
+class Spread(Wrapper):
     """What mixings over several devices share: they answer for the whole network, wherever they are called."""
 
-    base: Mixing
-    n = property(lambda self: self.base.n)
-    stochastic = property(lambda self: self.base.stochastic)
-    symmetric = property(lambda self: self.base.symmetric)
-    varying = property(lambda self: self.base.varying)
-    period = property(lambda self: getattr(self.base, "period", None))
-    is_mean = property(lambda self: getattr(self.base, "is_mean", isinstance(self.base, Mean)))
+    @property
+    def varying(self) -> bool:  # type: ignore[override]
+        """Whether the mixing that is spread varies."""
+        return self.base.varying
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether this is an exact average."""
+        return getattr(self.base, "is_mean", isinstance(self.base, Mean))
 
     def at(self, step: Any, message: int = 0) -> Mixing:
         return At(self, step, message) if self.varying else self
@@ -39,32 +41,46 @@ class Spread(Mixing):
     def links(self, step: Any = 0) -> Any:
         return self.base.links(step)
 
-    @property
-    def matrix(self) -> Float[Array, "n n"]:
-        neighbors, weights = map(jnp.asarray, self.table())
-        return jnp.zeros((self.n, self.n), weights.dtype).at[jnp.arange(self.n)[:, None], neighbors].add(weights)
+    def mix_leaf(self, x: Array) -> Array:
+        return self(x)
 
     @property
-    def matrices(self) -> Float[Array, "p n n"]:
-        """The matrices of one period of a schedule."""
-        return self.base.matrices
+    def matrix(self) -> Float[Array, "n n"]:
+        return self.base.matrix
 
 
 @dataclass(frozen=True)
-class At(Spread):
+class At(Wrapper):
     """A time-varying mixing over several devices, held at one step. Lives within one call; never a pytree."""
 
     base: Mixing
     step: Any
     message: int
     varying = False
-    local_rows = property(lambda self: self.base.local_rows)
 
     def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         return self.base(tree, self.step, self.message)
 
     def table(self) -> tuple[Any, Any]:
         return self.base.table_at(self.step, self.message)
+
+    @property
+    def matrix(self) -> Float[Array, "n n"]:
+        return Table(*self.table(), self.n).matrix
+
+
+@partial(register, data_fields=["base", "allowed"], meta_fields=[])
+@dataclass(frozen=True)
+class Only(Wrapper):
+    """A mixing of which only some links are used: those of one delay."""
+
+    base: Mixing
+    allowed: Bool[np.ndarray, "n n"] | Bool[Array, "n n"]
+
+    def at(self, step: Any, message: int = 0) -> Table:
+        neighbors, weights = self.base.table_at(step, message)
+        used = jnp.asarray(self.allowed)[jnp.arange(self.n)[:, None], neighbors]
+        return Table(neighbors, jnp.where(used, weights, 0), self.n, self.stochastic, self.symmetric)
 
 
 @partial(register, data_fields=["base"], meta_fields=["routes", "axis", "size"])
@@ -90,16 +106,21 @@ class Local(Spread):
 
     def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         self._check(tree)
+        tree = jax.tree.map(lambda x: varying(jnp.asarray(x), self.axis), tree)
         averages = all(isinstance(way, Average) for way in self.routes)
-        table = (None, None) if averages else self.base.table_at(step, message)
+        table: tuple[Any, Any] = (None, None) if averages else self.base.table_at(step, message)
 
         def through(way: Route, tree: PyTree) -> PyTree:
-            return jax.tree.map(lambda x: way.apply(jnp.asarray(x), *table, self.axis), tree)
+            return jax.tree.map(lambda x: way.apply(x, *table, self.axis), tree)
 
         branches = [partial(through, way) for way in self.routes]
         if len(branches) == 1 or isinstance(step, int | np.integer):
             return branches[int(step) % len(branches) if len(branches) > 1 else 0](tree)
         return lax.switch(jnp.mod(step, len(branches)), branches, tree)  # the same branch on every device
+
+    def only(self, links: np.ndarray) -> Mixing:
+        """This mixing over some links alone, given as booleans [n, n]; the weights of all others count as zero."""
+        return spread(Only(self.base, links), self.axis, self.size)
 
     def _check(self, tree: PyTree) -> None:
         try:
@@ -128,7 +149,7 @@ def spread(mix: Mixing, axis: str, size: int) -> Mixing:
     if isinstance(mix, GossipEvery | Noisy):
         return replace(mix, base=spread(mix.base, axis, size))
     with jax.ensure_compile_time_eval():
-        means = [isinstance(member, Mean) and not isinstance(mix, Lossy) for member in _members(mix)]
+        means = [isinstance(member, Mean) and isinstance(mix, Mean | Cycle) for member in _members(mix)]
         base = mix if isinstance(mix, Mean) else _tabled(mix)
         routes = tuple(
             Average(size) if mean else _route(member, size) for mean, member in zip(means, _members(base), strict=True)
@@ -140,6 +161,9 @@ def _members(mix: Mixing) -> tuple[Mixing, ...]:
     """The fixed graphs that a mixing goes through, in turn, below its faults."""
     if isinstance(mix, Cycle):
         return mix.mixings
+    if isinstance(mix, Only):
+        below = _members(mix.base)
+        return tuple(Only(member, mix.allowed).at(0) if isinstance(member, Table) else member for member in below)
     return _members(mix.base) if hasattr(mix, "base") else (mix,)
 
 
@@ -147,7 +171,7 @@ def _tabled(mix: Mixing) -> Mixing:
     """The same mixing with every fixed one as a padded neighbour table, whose rows can be told apart."""
     if isinstance(mix, Cycle):
         return replace(mix, mixings=tuple(map(_tabled, mix.mixings)))
-    if isinstance(mix, Lossy | GossipEvery | Noisy):
+    if isinstance(mix, Lossy | GossipEvery | Noisy | Only):
         return replace(mix, base=_tabled(mix.base))
     if isinstance(mix, Random):
         return mix
@@ -164,13 +188,13 @@ def _tabled(mix: Mixing) -> Mixing:
     return Table(jnp.asarray(neighbors), jnp.asarray(weights), mix.n, mix.stochastic, mix.symmetric)
 
 
-def _route(mix: Mixing, size: int) -> Route:
-    neighbors, weights = concrete(mix.neighbors), concrete(getattr(mix, "weights", None))
+def _route(mix: Any, size: int) -> Route:
+    """The route for a table's neighbours; weights count if they are known now, and not drawn at run time."""
+    neighbors = concrete(mix.neighbors)
+    weights = concrete(mix.weights) if isinstance(mix, Table) else None
     if neighbors is None:
         raise ValueError(
             "placement: the graph of mix is traced, so the messages cannot be planned. Place the mixing outside of jit."
         )
     used = neighbors != np.arange(mix.n)[:, None]
-    if weights is not None and weights.dtype != object:  # not traced, nor drawn at run time
-        used &= weights != 0
-    return route(neighbors, used, size)
+    return route(neighbors, used if weights is None else used & (weights != 0), size)

@@ -33,6 +33,19 @@ def neighbor_table(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
     return neighbors, weights
 
 
+def roll_table(shape: tuple[int, ...], shifts: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(neighbours [n, k], order [k]) of a circulant: column c of its table has weight number order[c] of `shifts`.
+
+    Column 0 is the node itself, with order -1 where W has no diagonal.
+    """
+    own = (0,) * len(shape)
+    order = [shifts.index(own) if own in shifts else -1, *(k for k, shift in enumerate(shifts) if shift != own)]
+    places = np.indices(shape).reshape(len(shape), 1, -1)
+    moves = np.array([own, *(shift for shift in shifts if shift != own)]).T[:, :, None]  # [axes, k, 1]
+    sizes = np.array(shape)[:, None, None]
+    return np.ravel_multi_index(tuple((places + moves) % sizes), shape).T, np.array(order)
+
+
 def _shapes(n: int) -> Iterator[tuple[int, ...]]:
     """Groups to try: Z_n, every Z_a x Z_b with ab = n, then Z_2^k."""
     yield (n,)

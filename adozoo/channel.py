@@ -214,6 +214,11 @@ def node_failures(mix: Mixing, up: Any) -> Lossy:
 
 
 def _lossy(name: str, mix: Mixing, arrived: Any, lost: str | None) -> Lossy:
+    if hasattr(mix, "only") or mix.local_rows != mix.n:
+        raise ValueError(
+            f"{name}: mix is placed on devices already, where messages cannot be told apart any more. Place "
+            f"the faulty mixing instead: adozoo.placement.place(adozoo.channel.{name}(mix, ...), mesh)."
+        )
     if lost is None:
         lost = "return" if mix.stochastic == "column" else "renormalize"
     check_choice(name, "lost", lost, LOST)
@@ -232,8 +237,6 @@ class Noisy(Wrapper):
     base: Mixing
     scale: Any
     key: Array
-    local_rows = property(lambda self: self.base.local_rows)
-    own_nodes = property(lambda self: self.base.own_nodes)
 
     def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         mixed = self.base(tree, step, message)
@@ -280,7 +283,7 @@ class _Memory(Wrapper):
     """Stands in for the mixing during one update: hands out delayed messages and notes in `sent` what was sent."""
 
     base: Mixing
-    delays: Array
+    delays: np.ndarray
     longest: int
     before: tuple[PyTree, ...] | None
     sent: dict[int, PyTree] = field(default_factory=dict)
@@ -292,8 +295,14 @@ class _Memory(Wrapper):
         else:
             past = jax.tree.map(lambda x, old: jnp.concatenate([x[None], old[:-1]]), tree, self.before[message])
         self.sent[message] = past
+        if hasattr(self.base, "only"):  # placed on devices: the links of each delay carry their message, each once
+            parts = [
+                self.base.only(self.delays == late)(jax.tree.map(lambda old, late=late: old[late], past), step, message)
+                for late in map(int, np.unique(self.delays))
+            ]
+            return jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *parts)
         neighbors, weights = self.base.table_at(step, message)
-        late = self.delays[jnp.arange(self.n)[:, None], neighbors]
+        late = jnp.asarray(self.delays)[jnp.arange(self.n)[:, None], neighbors]
 
         def receive(x: Array, history: Array) -> Array:
             spread = weights.astype(x.dtype).reshape(weights.shape + (1,) * (x.ndim - 1))
@@ -336,12 +345,17 @@ def delayed(
         raise ValueError(
             f"delayed: delays must be integers >= 0, one or [{mix.n}, {mix.n}], got {table.dtype} of shape {table.shape}."
         )
+    if mix.local_rows != mix.n and not hasattr(mix, "only"):
+        raise ValueError(
+            f"delayed: messages of a placed {type(mix).__name__} cannot be delayed. Pass the mixing below, and let the "
+            "factory add what is around it."
+        )
     table = np.broadcast_to(table, (mix.n, mix.n)).copy()
     np.fill_diagonal(table, 0)
-    late, longest = jnp.asarray(table), int(table.max())
+    longest = int(table.max())
 
     def run(sent: Any, inner: PyTree, grads: PyTree, params: PyTree, extra: dict[str, Any]) -> Any:
-        memory = _Memory(mix, late, longest, sent)
+        memory = _Memory(mix, table, longest, sent)
         updates, inner = optax.with_extra_args_support(factory(memory)).update(grads, inner, params, **extra)
         return updates, DelayedState(inner, tuple(memory.sent[k] for k in sorted(memory.sent)))
 

@@ -39,7 +39,7 @@ Over several processes call `jax.distributed.initialize` first; everything above
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -47,9 +47,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
-from adozoo._spread import Spread, spread
+from adozoo._spread import Local, Spread, spread
+from adozoo.channel import DelayedState
 from adozoo.mixing import Mixing, register
 
 
@@ -64,8 +65,8 @@ def node_mesh(devices: Sequence[Any] | None = None, axis: str = "nodes") -> Mesh
       The mesh, with an Auto axis: on `jax.make_mesh`'s default, Explicit, a roll or gather over the node axis raises.
 
     Example:
-      >>> adozoo.placement.node_mesh(jax.devices()[:1]).shape
-      OrderedDict({'nodes': 1})
+      >>> adozoo.placement.node_mesh(jax.devices()[:1]).shape["nodes"]
+      1
     """
     devices = jax.devices() if devices is None else list(devices)
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
@@ -81,10 +82,19 @@ def specs(tree: PyTree, n: int, axis: str = "nodes") -> PyTree:
 
     Example:
       >>> adozoo.placement.specs((jnp.zeros((4, 3)), jnp.zeros(())), 4)
-      (PartitionSpec('nodes',), PartitionSpec())
+      (P('nodes',), P())
     """
-    stacked, alone = PartitionSpec(axis), PartitionSpec()
-    return jax.tree.map(lambda leaf: stacked if jnp.ndim(leaf) and jnp.shape(leaf)[0] == n else alone, tree)
+
+    def spec(leaf: Any) -> PartitionSpec:
+        return PartitionSpec(axis) if jnp.ndim(leaf) and jnp.shape(leaf)[0] == n else PartitionSpec()
+
+    def part(node: Any) -> Any:
+        if not isinstance(node, DelayedState):
+            return spec(node)
+        history = jax.tree.map(lambda leaf: PartitionSpec(None, axis), node.sent)  # [delays + 1, n, ...]
+        return DelayedState(specs(node.inner, n, axis), history)
+
+    return jax.tree.map(part, tree, is_leaf=lambda node: isinstance(node, DelayedState))
 
 
 def shard(tree: PyTree, mesh: Mesh, n: int | None = None, axis: str | None = None) -> PyTree:
@@ -107,7 +117,7 @@ def shard(tree: PyTree, mesh: Mesh, n: int | None = None, axis: str | None = Non
     Example:
       >>> mesh = adozoo.placement.node_mesh(jax.devices()[:1])
       >>> adozoo.placement.shard(jnp.zeros((4, 3)), mesh).sharding.spec
-      PartitionSpec('nodes',)
+      P('nodes',)
     """
     axis = _node_axis("shard", mesh, axis)
     if n is None:
@@ -137,7 +147,7 @@ def init(tx: Any, params: PyTree) -> PyTree:
       ...     jnp.zeros((4, 3)), adozoo.placement.node_mesh(jax.devices()[:1])
       ... )
       >>> adozoo.placement.init(optax.adam(0.1), params)[0].mu.sharding.spec
-      PartitionSpec('nodes',)
+      P('nodes',)
     """
     leaf = jax.tree.leaves(params)[0]
     sharding = getattr(leaf, "sharding", None)
@@ -213,6 +223,23 @@ class Placed(Spread):
     base: Mixing
     mesh: Mesh | AbstractMesh
     axis: str
+
+    @property
+    def local_rows(self) -> int:
+        return self.n
+
+    @property
+    def own_nodes(self) -> Int[Array, " n"]:
+        return jnp.arange(self.n)
+
+    def only(self, links: np.ndarray) -> "Placed":
+        """This mixing over some links alone, given as booleans [n, n]; the weights of all others count as zero."""
+        if not isinstance(self.base, Local):
+            raise ValueError(
+                f"delayed: messages of a placed {type(self.base).__name__} cannot be delayed. Let the factory add it: "
+                "adozoo.channel.delayed(lambda mix: adozoo.local_dsgd(0.1, mix, 2), placed, delays)."
+            )
+        return replace(self, base=self.base.only(links))
 
     def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         for leaf in jax.tree.leaves(tree):

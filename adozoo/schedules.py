@@ -76,6 +76,10 @@ class Wrapper(Varying):
         return self.base.local_rows
 
     @property
+    def own_nodes(self) -> Int[Array, " rows"]:
+        return self.base.own_nodes
+
+    @property
     def period(self) -> int | None:
         """The base's period: 1 if it is fixed, None if it is random."""
         return getattr(self.base, "period", None) if self.base.varying else 1
@@ -172,21 +176,16 @@ def identity(n: int) -> Rolls:
 
 @partial(register, data_fields=["base"], meta_fields=["every"])
 @dataclass(frozen=True)
-class GossipEvery(Varying):
+class GossipEvery(Wrapper):
     """A mixing used at steps t = every - 1 modulo every; the identity, and silence, at all others."""
 
     base: Mixing
     every: int
-    n = property(lambda self: self.base.n)
-    stochastic = property(lambda self: self.base.stochastic)
-    symmetric = property(lambda self: self.base.symmetric)
-    local_rows = property(lambda self: self.base.local_rows)
-    own_nodes = property(lambda self: self.base.own_nodes)
 
     @property
-    def period(self) -> int | None:  # type: ignore[override]
+    def period(self) -> int | None:
         """The schedule's period, if the mixing below it has one."""
-        inner = getattr(self.base, "period", None) if self.base.varying else 1
+        inner = super().period
         return None if inner is None else math.lcm(self.every, inner)
 
     def _active(self, step: Any) -> Any:
@@ -275,10 +274,11 @@ def _base(name: str, graph: Any) -> tuple[Int[Array, "n k"], Int[Array, "n k"], 
     if isinstance(graph, nx.Graph) and graph.is_directed():
         raise ValueError(f"{name}: graph must be undirected, got a directed one. Pairs exchange both ways.")
     base = mixing(graph)
-    neighbors, weights = base.table()
+    with jax.ensure_compile_time_eval():  # the graph is known, even where the key is being traced
+        neighbors, weights = map(np.asarray, base.table())
     if not base.symmetric:
         raise ValueError(f"{name}: the base mixing must be symmetric (an undirected graph).")
-    present = np.asarray(weights)[:, 1:] != 0
+    present = weights[:, 1:] != 0
     low = np.minimum(neighbors, np.arange(base.n)[:, None])[:, 1:]
     high = np.maximum(neighbors, np.arange(base.n)[:, None])[:, 1:]
     codes, index = np.unique((low * base.n + high)[present], return_inverse=True)

@@ -30,6 +30,7 @@ class Entry:
       mixings: which mixings its theory admits, out of "symmetric", "doubly" (doubly stochastic, perhaps directed),
         "column" (column stochastic), "varying" (time-varying), "complete" (exact averaging only).
       hyperparameters: values for everything beyond (learning_rate, mix), with which the method can be tried.
+      search: values worth trying for hyper-parameters that have to be tuned beside the learning rate.
       linear: whether update is an affine map of (params, grads, state), so that theory can read it off.
       exact: whether its fixed point is the optimum of the average objective however much the nodes differ.
       preserves_mean: whether communication leaves the average over nodes of params as it was.
@@ -48,6 +49,7 @@ class Entry:
     paper: str
     mixings: frozenset[str]
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     linear: bool = True
     exact: bool = True
     preserves_mean: bool = True
@@ -69,7 +71,7 @@ class Entry:
             return False
         if mix.varying and "varying" not in self.mixings:
             return False
-        kind = "column" if mix.stochastic == "column" else "symmetric" if mix.symmetric else "doubly"
+        kind = "symmetric" if mix.stochastic == "doubly" and mix.symmetric else mix.stochastic
         return kind in self.mixings
 
 

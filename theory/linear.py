@@ -27,8 +27,10 @@ import adozoo
 
 RANK_TOLERANCE = 1e-10
 """Singular directions of T - I below this, relative to the largest one, count as conserved."""
-DENSE_LIMIT = 400
+DENSE_LIMIT = 250
 """Up to this many dimensions all eigenvalues are computed; beyond, only the largest ones, by Arnoldi's method."""
+SQUARINGS = 8
+"""Arnoldi's method is applied to the 2^SQUARINGS-th power."""
 LONGEST_PERIOD = 64
 """Schedules that repeat after more steps than this are refused."""
 
@@ -72,7 +74,10 @@ class Linearization:
 
 
 def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
-    """The largest modulus of an eigenvalue; by Arnoldi's method for large matrices.
+    r"""The largest modulus of an eigenvalue, \rho(M).
+
+    Large matrices: Arnoldi's method on M^{256}, since \rho(M)^{256} = \rho(M^{256}) and eight squarings set apart what
+    slow methods have close together near 1; all eigenvalues where it does not converge.
 
     Example:
       >>> theory.linear.spectral_radius(np.array([[0.0, 1.0], [-0.25, 0.0]]))
@@ -82,13 +87,19 @@ def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
     if size == 0:
         return 0.0
     if size > DENSE_LIMIT:
-        try:
-            largest = scipy.sparse.linalg.eigs(
-                matrix, k=6, ncv=64, v0=np.random.default_rng(0).normal(size=size), return_eigenvectors=False, tol=1e-12
-            )
-            return float(np.abs(largest).max())
-        except scipy.sparse.linalg.ArpackNoConvergence:
-            pass  # eigenvalues of nearly equal modulus: take them all
+        power, log_scale = matrix, 0.0  # matrix^(2^k) = exp(log_scale) * power
+        for _ in range(SQUARINGS):
+            norm = np.linalg.norm(power)
+            if not np.isfinite(norm) or norm == 0:
+                break
+            power, log_scale = (power / norm) @ (power / norm), 2 * (log_scale + np.log(norm))
+        else:
+            try:
+                start = np.random.default_rng(0).normal(size=size)
+                top = scipy.sparse.linalg.eigs(power, k=4, v0=start, return_eigenvectors=False, tol=1e-13)
+                return float(np.exp((np.log(np.abs(top).max()) + log_scale) / 2**SQUARINGS))
+            except scipy.sparse.linalg.ArpackNoConvergence:
+                pass
     return float(np.abs(np.linalg.eigvals(matrix)).max())
 
 
@@ -104,6 +115,9 @@ class _StepMap:
         self.moving = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
         self.start, self.unravel = ravel_pytree([x for x, moves in zip(leaves, self.moving, strict=True) if moves])
         self.fixed = [x for x, moves in zip(leaves, self.moving, strict=True) if not moves]
+        self.one_step = jax.jit(self.step)
+        self.one_jacobian = jax.jit(jax.jacfwd(lambda z, fixed: self.step(z, fixed)[0]))
+        self.period = self.find_period()
 
     def assemble(self, z: Any, fixed: list[Any]) -> tuple[PyTree, PyTree]:
         floats, others = iter(self.unravel(z)), iter(fixed)
@@ -116,28 +130,39 @@ class _StepMap:
         after = [x for x, moves in zip(leaves, self.moving, strict=True) if moves]
         return ravel_pytree(after)[0], [x for x, moves in zip(leaves, self.moving, strict=True) if not moves]
 
-    def period(self, z: Any) -> int:
+    def counts(self, steps: int) -> list[list[Any]]:
+        """The integers and keys of the state before each of the first steps."""
+        counts = [self.fixed]
+        for _ in range(steps - 1):
+            counts.append(self.one_step(self.start, counts[-1])[1])
+        return counts
+
+    def find_period(self) -> int:
         """The smallest p such that the step at count t + p does what the one at t does, seen on a generic point."""
-
-        def images(fixed: list[Any], _: None) -> tuple[list[Any], Any]:
-            image, fixed = self.step(z, fixed)
-            return fixed, image
-
-        many = np.asarray(jax.lax.scan(images, self.fixed, None, length=2 * LONGEST_PERIOD)[1])
-        scale = 1e-12 * (1 + np.abs(many).max())
+        generic = jnp.asarray(np.random.default_rng(0).normal(size=self.start.size))
+        images = np.stack([np.asarray(self.one_step(generic, now)[0]) for now in self.counts(2 * LONGEST_PERIOD)])
+        scale = 1e-12 * (1 + np.abs(images).max())
         for p in range(1, LONGEST_PERIOD + 1):
-            if np.abs(many[p:] - many[:-p]).max() <= scale:
+            if np.abs(images[p:] - images[:-p]).max() <= scale:
                 return p
         raise ValueError(
             f"theory: the method's steps do not repeat within {LONGEST_PERIOD} steps (a random schedule, drops, or a "
             "decaying step size), so that it has no linear rate. Fix the mixing, e.g. mix.at(step)."
         )
 
-    def run(self, z: Any, steps: int) -> Any:
-        fixed = self.fixed
-        for _ in range(steps):
-            z, fixed = self.step(z, fixed)
-        return z
+    def advance(self, z: Any) -> np.ndarray:
+        """z after one period."""
+        for now in self.counts(self.period):
+            z, _ = self.one_step(z, now)
+        return np.asarray(z)
+
+    def jacobian(self, z: Any) -> np.ndarray:
+        """T of one period, the product of its steps' Jacobians."""
+        product = np.eye(self.start.size)
+        for now in self.counts(self.period):
+            product = np.asarray(self.one_jacobian(z, now)) @ product if self.period > 1 else self.one_jacobian(z, now)
+            z, _ = self.one_step(z, now)
+        return np.asarray(product)
 
 
 def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearization:
@@ -170,21 +195,16 @@ def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearizati
     with jax.enable_x64(True):
         problem, mix = jax.tree.map(_double, (problem, mix))
         steps = _StepMap(factory, problem, mix)
-        generic = np.random.default_rng(0).normal(size=steps.start.size)
-        period = steps.period(jnp.asarray(generic))
-        advance = jax.jit(lambda z: steps.run(z, period))
-        jacobian = jax.jit(jax.jacfwd(lambda z: steps.run(z, period)))
-
         optimum = adozoo.replicate(problem.optimum, problem.n)
         guess = ravel_pytree([x for x in jax.tree.leaves((optimum, steps.tx.init(optimum))) if _moves(x)])[0]
-        matrix = np.asarray(jacobian(guess))
+        matrix = steps.jacobian(guess)
         basis = _range(matrix - np.eye(len(matrix)))
         start = np.asarray(steps.start)
         z = start + basis @ (basis.T @ (np.asarray(guess) - start))  # keep what init conserves
-        z, matrix, residual = _newton(advance, jacobian, z, matrix, basis)
+        z, matrix, residual = _newton(steps, z, matrix, basis)
         params, state = steps.assemble(jnp.asarray(z), steps.fixed)
         answer = jax.tree.map(np.asarray, adozoo.eval_params(state, params))
-    return Linearization(matrix, basis, period, z, residual, answer)
+    return Linearization(matrix, basis, steps.period, z, residual, answer)
 
 
 def _double(leaf: Any) -> Any:
@@ -202,9 +222,9 @@ def _range(matrix: np.ndarray) -> np.ndarray:
     return q[:, : int(np.sum(diagonal > RANK_TOLERANCE * max(diagonal[0], 1e-300)))]
 
 
-def _newton(advance: Any, jacobian: Any, z: np.ndarray, matrix: np.ndarray, basis: np.ndarray) -> Any:
+def _newton(steps: _StepMap, z: np.ndarray, matrix: np.ndarray, basis: np.ndarray) -> Any:
     """Newton's method for F(z) = z inside z_0 + range(T - I); one step where F is affine."""
-    defect = np.asarray(advance(z)) - z
+    defect = steps.advance(z) - z
     for _ in range(50):
         size = np.linalg.norm(defect)
         if size <= 1e-14 * (1 + np.linalg.norm(z)):
@@ -214,14 +234,14 @@ def _newton(advance: Any, jacobian: Any, z: np.ndarray, matrix: np.ndarray, basi
         length = 1.0
         while length > 1e-6:
             trial = z + length * direction
-            moved = np.asarray(advance(trial)) - trial
+            moved = steps.advance(trial) - trial
             if np.linalg.norm(moved) < size:
                 break
             length /= 2
         else:
             break  # as good as rounding allows, or no fixed point: the residual tells
         z, defect = trial, moved
-        matrix = np.asarray(jacobian(z))
+        matrix = steps.jacobian(z)
     return z, matrix, float(np.linalg.norm(defect))
 
 

@@ -22,7 +22,7 @@ def fit_rate(errors: Float[np.ndarray, " t"], every: int = 1, floor: float = 1e3
     r"""Fit error_t ~ C rate^t to the late, still converging part of a run.
 
     The floor is found first: errors within a factor `floor` of the smallest one that the run settles at are rounding,
-    and the fit stops before them. Burn-in is skipped by fitting only the second half of what is left: there the slowest
+    and the fit stops before them. Burn-in is skipped by fitting only the last third of what is left: there the slowest
     mode rules. The rate is the least-squares slope of log error; its uncertainty combines the scatter of the slopes of eight
     stretches (modes that oscillate) with the drift between the two halves of the window (modes that still decay).
 
@@ -56,14 +56,14 @@ def fit_rate(errors: Float[np.ndarray, " t"], every: int = 1, floor: float = 1e3
         )
         above = np.flatnonzero(values > floor * values.min()) if settled else np.arange(stop)
         stop = int(above[-1]) + 1 if above.size else 0
-    start = stop // 2
+    start = 2 * stop // 3
     if stop - start < 2 * BLOCKS:
         return FittedRate(np.nan, np.nan, start * every, stop * every)
     logs = np.log(values[start:stop])
     slope = _slope(logs)
     stretches = np.array([_slope(part) for part in np.array_split(logs, BLOCKS)])
     halves = [_slope(part) for part in np.array_split(logs, 2)]
-    spread = np.hypot(stretches.std(ddof=1) / np.sqrt(BLOCKS), (halves[1] - halves[0]) / 2)
+    spread = np.hypot(stretches.std(ddof=1) / np.sqrt(BLOCKS), halves[1] - halves[0])
     rate = float(np.exp(slope / every))
     return FittedRate(rate, float(rate * spread / every), start * every, stop * every)
 

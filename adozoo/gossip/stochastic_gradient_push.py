@@ -75,7 +75,8 @@ def stochastic_gradient_push(
 
     def init(params: PyTree) -> PushState:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
-        return PushState(zero_count(), jnp.ones(node_count(params), dtype), local.init(params))
+        weight = jnp.ones_like(jax.tree.leaves(params)[0], dtype, (node_count(params),))  # one row a node, placed alike
+        return PushState(zero_count(), weight, local.init(params))
 
     def update(grads: PyTree, state: PushState, params: PyTree) -> tuple[PyTree, PushState]:
         step, local_state = local.update(grads, state.local, params)

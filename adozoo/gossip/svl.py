@@ -88,5 +88,6 @@ register(
         "Sundararajan, Van Scoy, Lessard, IEEE TCNS 2020",
         frozenset({"symmetric", "doubly", "varying"}),
         {"integral_gain": 0.5},
+        {"integral_gain": (0.1, 0.2, 0.4, 0.8)},
     )
 )

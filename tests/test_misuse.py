@@ -1,0 +1,125 @@
+"""Whatever the method, a misuse is a ValueError that names the culprit, what came, and the way out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adozoo
+from adozoo._checks import check_mixing
+
+ENTRIES = adozoo.zoo.entries()
+NODES = 4
+CYCLE = adozoo.graphs.directed_ring(NODES)
+CHORD = adozoo.graphs.directed_ring(NODES)
+CHORD.add_edge(0, 2)
+MIXINGS = {
+    "symmetric": adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.ring(NODES)))),
+    "doubly": adozoo.mixing(CYCLE),
+    "column": adozoo.mixing(CHORD),
+    "complete": adozoo.exact_mean(NODES),
+}
+ROW = adozoo.mixing(MIXINGS["column"].matrix.T, stochastic="row")
+PARAMS = jnp.ones((NODES, 2))
+EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+
+
+def build(entry, learning_rate=0.1):
+    return entry.build(learning_rate, next(mix for mix in MIXINGS.values() if entry.admits(mix)))
+
+
+def refusal(call, *words):
+    """Run what must be refused, and find all the words in what is said."""
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 (the words are the match)
+        call()
+    said = str(refused.value)
+    assert [word for word in words if word not in said] == [], said
+
+
+@EACH
+@pytest.mark.parametrize("learning_rate", [0, 0.0, -0.1, float("nan"), float("inf"), True, None, "0.1"])
+def test_learning_rate(entry, learning_rate):
+    refusal(lambda: build(entry, learning_rate), "learning_rate", repr(learning_rate), "must")
+
+
+@EACH
+def test_numbers_that_are_fractions(entry):
+    for name in [key for key, value in entry.hyperparameters.items() if type(value) is float]:
+        for value in (-0.1, 1.5, float("nan")):
+            refusal(lambda name=name, value=value: entry.build(0.1, MIXINGS["complete"], **{name: value}), name, repr(value))
+
+
+@EACH
+def test_choices(entry):
+    for name in [key for key, value in entry.hyperparameters.items() if isinstance(value, str)]:
+        refusal(lambda name=name: entry.build(0.1, MIXINGS["complete"], **{name: "none"}), name, "'none'", "one of")
+
+
+@EACH
+def test_update_without_params(entry):
+    tx = build(entry)
+    refusal(lambda: tx.update(PARAMS, tx.init(PARAMS)), "update", "params", "None", "tx.update(grads, state, params)")
+
+
+@EACH
+def test_unknown_extra_argument(entry):
+    tx = build(entry)
+    refusal(lambda: tx.update(PARAMS, tx.init(PARAMS), PARAMS, valeu=1.0), "valeu", "Remove")
+
+
+@EACH
+def test_gradients_of_another_structure(entry):
+    tx = build(entry)
+    refusal(lambda: tx.update({"w": PARAMS}, tx.init(PARAMS), PARAMS), "grads", "params", "'w'")
+
+
+@EACH
+@pytest.mark.parametrize("params", [jnp.ones((NODES + 1, 2)), jnp.ones((2, NODES)), jnp.ones(())], ids=jnp.shape)
+def test_wrong_node_axis(entry, params):
+    def use():
+        tx = build(entry)
+        tx.update(params, tx.init(params), params)
+
+    refusal(use, "node axis", "adozoo.replicate")
+    refusal(lambda: jax.eval_shape(use), "node axis", "adozoo.replicate")
+
+
+@EACH
+def test_mixings_that_are_not_admitted(entry):
+    """Fixed ones only: what a fault or a schedule does to a method is for its user to try."""
+    for mix in (*MIXINGS.values(), ROW):
+        if entry.admits(mix):
+            entry.build(0.1, mix)
+        else:
+            refusal(lambda mix=mix: entry.build(0.1, mix), "must be", "adozoo.")
+
+
+@EACH
+def test_smallest_eigenvalue(entry):
+    """Metropolis weights on an even ring reach down to -1/3, those on a star do not."""
+    ring = adozoo.mixing(adozoo.graphs.ring(NODES))
+    if entry.admits(ring) and entry.smallest_eigenvalue > -1:
+        refusal(lambda: entry.build(0.1, ring), "smallest eigenvalue", "-0.333333", "adozoo.weights.lazy")
+        entry.build(0.1, adozoo.mixing(adozoo.graphs.star(NODES)))
+    elif entry.admits(ring):
+        entry.build(0.1, ring)
+
+
+def test_a_matrix_is_no_mixing():
+    """Called directly: in the tests a method's own type hints would be quicker."""
+    refusal(lambda: check_mixing("dsgd", np.eye(NODES)), "dsgd: mix must be", "ndarray", "adozoo.mixing")
+
+
+def test_admits():
+    one = ENTRIES["dsgd_atc"]
+    drawn = adozoo.random_matching(adozoo.graphs.ring(NODES), jax.random.key(0))
+    assert all(entry.admits(adozoo.exact_mean(3)) for entry in ENTRIES.values())
+    assert one.admits(drawn)
+    assert not one.admits(MIXINGS["column"])
+
+
+def test_registry():
+    known = ENTRIES["dsgd_atc"]
+    refusal(lambda: adozoo.zoo.register(known), "'dsgd_atc'", "taken")
+    refusal(lambda: adozoo.zoo.entry("dsdg_atc"), "'dsdg_atc'", "dsgd_atc")
+    assert adozoo.zoo.entry("dsgd_atc") is known
