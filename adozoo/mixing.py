@@ -172,8 +172,8 @@ class Rolls(Mixing):
         if len(self.shape) == 1:
             return self._sum(jnp.roll, grid)
         # On CPU rolls along inner axes are not vectorised: a gather is 2-3x faster. Accelerators keep the rolls.
-        mixed = jax.lax.platform_dependent(grid, cpu=partial(self._sum, _gather_roll), default=partial(self._sum, jnp.roll))
-        return mixed.reshape(x.shape)
+        on_cpu, elsewhere = partial(self._sum, _gather_roll), partial(self._sum, jnp.roll)
+        return jax.lax.platform_dependent(grid, cpu=on_cpu, default=elsewhere).reshape(x.shape)
 
     def _sum(self, roll: Any, grid: Array) -> Array:
         """The weighted sum of all shifts, each a composition of `roll(grid, shift, axis)`."""

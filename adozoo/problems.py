@@ -98,7 +98,7 @@ class Problem:
         return {
             "suboptimality": lambda params: self.loss(node_mean(params)) - best,
             "consensus_distance": consensus_distance,
-            "distance": lambda params: jnp.sqrt(jnp.mean(jnp.sum((params - self.optimum) ** 2, axis=1))),
+            "distance": lambda params: jnp.sqrt(jnp.mean(jnp.sum((params - self.optimum[None]) ** 2, axis=1))),
         }
 
 
@@ -119,7 +119,7 @@ class Quadratic(Problem):
         return jnp.einsum("nij,nj->ni", self.matrices, params - self.centers, precision="highest")
 
     def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
-        offset = x - self.centers
+        offset = x[None] - self.centers
         return 0.5 * jnp.einsum("ni,nij,nj->n", offset, self.matrices, offset, precision="highest")
 
 

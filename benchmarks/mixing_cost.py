@@ -48,7 +48,7 @@ def run(quick: bool) -> Result:
             result.row(f"{name}, n = {n}", "adozoo", spreads[n], **more)
         large = [n for n in sizes if n >= 1000]  # below, the scan's own cost shows
         exponent = np.polyfit(np.log([edges[n] for n in large]), np.log([spreads[n].median for n in large]), 1)[0]
-        result.target(f"{name}: exponent of time in edges, n >= 1000", float(exponent), most=1.15)
+        result.target(f"{name}: exponent of time in edges, n >= 1000", float(exponent), most=1.15, unit="")
     result.notes.append(NOTE)
     return result
 
@@ -59,4 +59,7 @@ def _call(mix: Any, steps: int) -> Any:
     return lambda: jax.block_until_ready(scan(x))
 
 
-NOTE = ""
+NOTE = """\
+Table and torus cost the same an edge at every size. The ring does so little arithmetic that it runs at the speed of the
+memory it lives in: [1000, 32] fits the second-level cache, [100000, 32] does not, and the scan's copy of its carry (see
+W4) doubles what is moved."""

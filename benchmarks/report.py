@@ -31,13 +31,17 @@ class Result:
         times = {"warm": asdict(warm) if warm else None, "cold": asdict(cold) if cold else None}
         self.rows.append({"case": case, "who": who} | times | more)
 
-    def target(self, what: str, measured: float | None, least: float | None = None, most: float | None = None) -> None:
-        """A ratio that was promised; `measured` is None where the peer is not available."""
+    def target(
+        self, what: str, measured: float | None, least: float | None = None, most: float | None = None, unit: str = "x"
+    ) -> None:
+        """What was promised, a ratio by default; `measured` is None where the peer is not available."""
         if measured is None:
             holds = None
         else:
             holds = (least is None or measured >= least) and (most is None or measured <= most)
-        self.targets.append({"what": what, "measured": measured, "least": least, "most": most, "holds": holds})
+        self.targets.append(
+            {"what": what, "measured": measured, "least": least, "most": most, "unit": unit, "holds": holds}
+        )
 
 
 def seconds(value: float | None) -> str:
@@ -100,8 +104,10 @@ def _targets(targets: list[dict[str, Any]]) -> list[str]:
     verdicts = {True: "holds", False: "**falls short**", None: "not available"}
 
     def cells(target: dict[str, Any]) -> list[str]:
-        wanted = f"at least {target['least']:g}x" if target["least"] is not None else f"at most {target['most']:g}x"
-        measured = "-" if target["measured"] is None else f"{target['measured']:.3g}x"
+        unit = target["unit"]
+        least, most, value = target["least"], target["most"], target["measured"]
+        wanted = f"at least {least:g}{unit}" if least is not None else f"at most {most:g}{unit}"
+        measured = "-" if value is None else f"{value:.3g}{unit}"
         return [target["what"], wanted, measured, verdicts[target["holds"]]]
 
     return _table(["target", "wanted", "measured", "verdict"], map(cells, targets))
@@ -124,8 +130,7 @@ def save(new: dict[str, Result], order: list[str]) -> None:
     merged = old | {name: asdict(result) for name, result in new.items()}
     results = {
         "machine": machine(),
-        "versions": {"python": platform.python_version()}
-        | {p: version(p) for p in ("jax", "numpy", "optax", "adozoo")},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "workloads": {name: merged[name] for name in order if name in merged},
     }
     path.write_text(json.dumps(results, indent=1) + "\n")

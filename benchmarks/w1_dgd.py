@@ -103,7 +103,7 @@ def run(quick: bool) -> Result:
             result.row(f"n = {n}", who, spread, **ratio, difference=apart)
             result.target(f"n = {n}: against {who}, warm", speed, least=4)
         case = {"features": features, "labels": labels, "l2": L2, "learning_rate": LEARNING_RATE, "steps": STEPS}
-        theirs = peers.decent_bench_dgd(1 if quick else 2 if n > 64 else 3, **case)
+        theirs = peers.decent_bench_dgd(1 if quick or n > 64 else 3, **case)
         warm = slow = None
         if theirs is None:
             result.row(f"n = {n}", f"{peers.DECENT_BENCH} ({peers.HOW_TO_GET})")

@@ -29,7 +29,7 @@ import adozoo
 
 ROOT = Path(__file__).parents[1]
 
-OKABE_ITO = {
+PALETTE = {
     "black": "#000000",
     "orange": "#E69F00",
     "sky": "#56B4E9",
@@ -39,8 +39,10 @@ OKABE_ITO = {
     "red": "#D55E00",
     "pink": "#CC79A7",
     "grey": "#777777",
+    "brown": "#7F4F24",
+    "violet": "#5E3C99",
 }
-"""Colours that the colour-blind can tell apart (Okabe and Ito, 2008)."""
+"""Colours that the colour-blind can tell apart: Okabe and Ito, 2008, and three darker ones."""
 
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -68,17 +70,17 @@ _TOPOLOGIES = {
     "disconnected": ("grey", "x"),
     "complete": ("black", "s"),
     "ring": ("blue", "o"),
-    "path": ("sky", "<"),
+    "path": ("brown", "<"),
     "star": ("orange", "*"),
     "heap_binary_tree": ("yellow", "^"),
     "binary_tree": ("yellow", "^"),
-    "one_peer_exponential": ("red", "P"),
-    "exponential": ("red", "p"),
+    "one_peer_exponential": ("sky", "P"),
+    "exponential": ("sky", "p"),
     "two_cliques": ("pink", "D"),
     "torus": ("green", "v"),
     "helical_torus": ("green", "v"),
     "hypercube": ("red", "h"),
-    "social_network": ("sky", "X"),
+    "social_network": ("violet", "X"),
 }
 _METHODS = {
     "all_reduce_sgd": ("black", "s"),
@@ -100,11 +102,11 @@ _MARKERS = "osv^<>DPX*hpd"
 def _look(name: str, known: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     if name in known:
         colour, marker = known[name]
-        return {"color": OKABE_ITO[colour], "marker": marker}
+        return {"color": PALETTE[colour], "marker": marker}
     # The same for one name in every figure and session, whatever else is drawn: `hash` differs between sessions.
     number = zlib.crc32(name.encode())
     return {
-        "color": list(OKABE_ITO.values())[number % len(OKABE_ITO)],
+        "color": list(PALETTE.values())[number % len(PALETTE)],
         "marker": _MARKERS[number // 16 % len(_MARKERS)],
     }
 
@@ -143,7 +145,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        return {True: "holds", False: "FAILS", None: "not testable at this scale"}[self.holds]
+        return {True: "holds", False: "fails", None: "not testable at this scale"}[self.holds]
 
 
 def _plain(value: Any) -> Any:
@@ -167,14 +169,12 @@ def verdict_table(claims: Sequence[Claim]) -> str:
     """The claims, one after the other: verdict, text, and below it the numbers with the published ones in brackets."""
     lines = []
     for claim in claims:
-        lines.append(f"{claim.verdict if claim.holds is not None else 'untested':8s} {claim.text}")
-        if claim.holds is None:
-            lines.append(f"{'':8s} ({claim.verdict})")
+        lines.append(f"[{claim.verdict}] {claim.text}")
         names = [*claim.numbers, *(name for name in claim.published if name not in claim.numbers)]
         for name in names:
             found = _shown(claim.numbers[name]) if name in claim.numbers else "-"
             paper = f"   (published {_shown(claim.published[name])})" if name in claim.published else ""
-            lines.append(f"{'':10s} {name}: {found}{paper}")
+            lines.append(f"    {name}: {found}{paper}")
     return "\n".join(lines)
 
 
@@ -217,7 +217,7 @@ def _record(claims: Sequence[Claim], data: xr.Dataset, figure: str, path: Path) 
         "claims": [
             {
                 "text": claim.text,
-                "verdict": claim.verdict.lower(),
+                "verdict": claim.verdict,
                 "numbers": _plain(claim.numbers),
                 "published": _plain(claim.published),
             }

@@ -286,7 +286,7 @@ def limit(factory: Factory, problem: Any, mix: adozoo.Mixing) -> PyTree:
       >>> theory.limit(
       ...     lambda mix: adozoo.dsgd(0.5, mix, "cta"), problem, adozoo.exact_mean(2)
       ... ).ravel().round(9)
-      array([0.5, 1.5])
+      array([0.66666667, 1.33333333])
 
     Raises:
       ValueError: if there is no fixed point (a conserved quantity drifts).

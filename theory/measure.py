@@ -1,9 +1,8 @@
 """The linear rate of a run, fitted to its errors, with an uncertainty."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 BLOCKS = 8
 """The scatter of the slopes of this many stretches of the run gives the uncertainty."""
@@ -18,7 +17,7 @@ class FittedRate(NamedTuple):
     stop: int
 
 
-def fit_rate(errors: Float[np.ndarray, " t"], every: int = 1, floor: float = 1e3) -> FittedRate:
+def fit_rate(errors: Any, every: int = 1, floor: float = 1e3) -> FittedRate:
     r"""Fit error_t ~ C rate^t to the late, still converging part of a run.
 
     The floor is found first: errors within a factor `floor` of the smallest one that the run settles at are rounding,
@@ -27,7 +26,7 @@ def fit_rate(errors: Float[np.ndarray, " t"], every: int = 1, floor: float = 1e3
     stretches (modes that oscillate) with the drift between the two halves of the window (modes that still decay).
 
     Args:
-      errors: positive errors of records 0, 1, ..., such as distances to the limit, [t].
+      errors: positive errors of records 0, 1, ..., such as distances to the limit; array [t].
       every: steps between two records.
       floor: how far above the final level an error must lie to count as converging, where the run has settled.
 

@@ -125,9 +125,9 @@ def draw(data: xr.Dataset) -> figures.Figure:
         for name in names:
             look = figures.topology(name)
             if names is RINGS:
-                look["color"] = figures.OKABE_ITO[COLOURS[name]]
+                look["color"] = figures.PALETTE[COLOURS[name]]
             elif name == "ring:1":
-                look["color"] = figures.OKABE_ITO["grey"]
+                look["color"] = figures.PALETTE["grey"]
             curve = data.steps.sel(curve=name)
             label = LABELS.get(name, name.replace(":", " of ")) if names is LEFT else name.replace(":", " of ")
             axis.plot(data.learning_rate, curve.where(np.isfinite(curve)), color=look["color"], label=label)

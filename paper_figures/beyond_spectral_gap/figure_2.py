@@ -29,6 +29,7 @@ PUBLISHED = {
     "solo": (1, 1),
 }
 CROSSINGS = {"two_cliques": 0.9742, "ring": 0.7280}
+SHIFTS = {"two_cliques": (-36, 7), "ring": (9, -13)}  # of the numbers beside the crossings, in points
 
 
 def mixing(name: str) -> adozoo.Mixing:
@@ -68,7 +69,7 @@ def draw(data: xr.Dataset) -> figures.Figure:
     for name, decay in zip(data.crossed.values, data.crossing.values, strict=True):
         height = theory.effective_neighbors(mixing(str(name)), decay)
         axis.plot(1 - decay, height, "o", ms=10, mfc="none", color="k", zorder=5)
-        axis.annotate(f"{decay:.4f}", (1 - decay, height), (9, -13), textcoords="offset points")
+        axis.annotate(f"{decay:.4f}", (1 - decay, height), SHIFTS[name], textcoords="offset points")
     for name, ends in PUBLISHED.items():
         axis.plot((1, 1e-4), ends, "x", color=figures.topology(name)["color"], ms=9, mew=2, clip_on=False, zorder=6)
     axis.plot([], [], "x", color="k", ms=8, mew=2, label="published end points")

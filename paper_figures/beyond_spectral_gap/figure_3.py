@@ -6,7 +6,8 @@ workers drift apart (falling branch): the best decay lies in between, and the la
 Left: the curves that fit the published ones, which are not eq. (25) of the text but, it seems, the bound of the
 conference version: \eta = min(1 / ([(1 - w) / n + w] zeta + (1 + w) L), (1 - decay lambda_2) w / L) with w = 1 / n and
 1 / n = mean_i (1 - decay) lambda_i / (1 - decay lambda_i), for W = (I + A / degree) / 2.
-Right: eq. (25) of theorem 6 as printed, with w = 1 / n_W and lazy Metropolis weights (it admits no others).
+Right: eq. (25) of theorem 6 as printed, with w = 1 / n_W and lazy Metropolis weights (without laziness beta < 0, and
+it admits no learning rate at all). On the hypercube its falling branch is never the lower one: there is no peak.
 
 Deviations: the left formula and its W are inferred from the picture; the torus is the code's helical one (4 x 8). The
 crosses are the published peaks, in both panels.

@@ -107,7 +107,7 @@ def compute(full: bool) -> xr.Dataset:
 
 
 def draw(data: xr.Dataset) -> figures.Figure:
-    figure, axes = figures.panels(2, len(TOPOLOGIES), (1.55, 1.95))
+    figure, axes = figures.panels(2, len(TOPOLOGIES), (1.55, 1.78))
     for name, column in zip(TOPOLOGIES, axes.T, strict=True):
         here = data.sel(topology=name)
         for axis, matrix in zip(column, (here.measured, here.walk), strict=True):
@@ -141,10 +141,16 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
     published = [n for _, _, n in PUBLISHED.values()]
     return [
         figures.Claim(
-            "the workers' covariance in training looks like that of a random walk: off-diagonal entries are correlated "
-            "by 0.9 or more, and the relative error is below 20 %, on each topology (limits are ours)",
-            all(value >= 0.9 for value in shape.values()) and all(value < 0.2 for value in error.values()),
-            {f"{LABELS[name]}: correlation, relative error": (shape[name], error[name]) for name in TOPOLOGIES},
+            "the workers' covariance in training is that of a random walk: relative error below 20 % on each topology "
+            "(the limit is ours)",
+            all(value < 0.2 for value in error.values()),
+            {LABELS[name]: error[name] for name in TOPOLOGIES},
+        ),
+        figures.Claim(
+            "the same without the variances: off-diagonal entries are correlated by 0.9 or more on each topology (the "
+            "limit is ours; on a star they are nearly all equal, which leaves little but noise to correlate)",
+            all(value >= 0.9 for value in shape.values()),
+            {LABELS[name]: shape[name] for name in TOPOLOGIES},
         ),
         figures.Claim(
             "each measured covariance is nearer to the random walk on its own topology than on the six others",

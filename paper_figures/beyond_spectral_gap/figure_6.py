@@ -1,14 +1,17 @@
 """Beyond Spectral Gap (extended), figure 6: final loss against n_W(0.951) and against the spectral gap.
 
 Every topology trains a network with D-SGD (adapt-then-combine) at a grid of learning rates; its final training loss at
-the best one is drawn against the effective number of neighbours (left) and the spectral gap (right). Fully connected
-groups of k workers have n_W = k at every decay, and a gap of 0 unless all workers are one group.
+the best one is drawn against the effective number of neighbours (left) and the spectral gap (right). FC k: k workers
+fully connected, run as disjoint groups of k; they have n_W = k at every decay, and appear on the left as in the paper.
+Their gap is 1 as k workers on their own, but 0 as one network of several groups: the verdict on the gap depends on it,
+and is given without them and with both.
 
 Deviations: an MLP on digits in place of VGG-11 on CIFAR-10 (see _digits.py), 16 workers (--full: 32, as in the paper),
 batch size 1, no momentum or weight decay, a few hundred steps. The loss is that of the moving averages (0.95, as in
 the paper) of all workers, where the paper evaluates one random worker; means over seeds, where the paper has one seed.
 The gap of the one-peer exponential graph is that of a period, as the paper draws it: 1; the authors' script has
-another one, of a step. Claims are judged at several decays, since 0.951 was fitted for CIFAR.
+another one, of a step. Claims are judged at several decays, since 0.951 was fitted for CIFAR. With 16 workers the torus
+and the hypercube are the same graph: the distance between their marks is noise.
 """
 
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import spearmanr
 
 import adozoo
@@ -103,17 +107,18 @@ def best(data: xr.Dataset) -> xr.DataArray:
 def draw(data: xr.Dataset) -> figures.Figure:
     figure, axes = figures.panels(1, 2, (4.2, 3.7), sharey=True)
     losses = best(data)
+    groups = [name for name in data.topology.values if name.startswith("groups")]
     places = (data.neighbors.sel(decay=PAPER_DECAY), data.gap)
     for axis, place in zip(axes, places, strict=True):
         for name in data.topology.values:
-            look = figures.topology("complete" if name.startswith("groups") else name)
+            if name in groups and axis is axes[1]:
+                continue
+            look = figures.topology("complete" if name in groups else name)
             here = losses.sel(topology=name)
             axis.errorbar(float(place.sel(topology=name)), here.mean(), here.std(ddof=1), capsize=2, ms=7, **look)
-        groups = [name for name in data.topology.values if name.startswith("groups")]
-        if axis is axes[0]:
-            mean = losses.mean("seed").sel(topology=groups)
-            axis.plot(place.sel(topology=groups), mean, ":", color="k", lw=1, zorder=0)
         axis.set(yscale="log")
+        axis.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
+    axes[0].plot(places[0].sel(topology=groups), losses.mean("seed").sel(topology=groups), ":k", lw=1, zorder=0)
     axes[0].set(xscale="log", xlabel=rf"effective number of neighbours $n_W({PAPER_DECAY})$")
     axes[0].set(ylabel="final training loss (mean ± s.d. of seeds)")
     axes[0].set_xticks(ticks := [2.0**k for k in range(6) if 2**k <= data.attrs["workers"]], [f"{t:g}" for t in ticks])
@@ -121,19 +126,19 @@ def draw(data: xr.Dataset) -> figures.Figure:
     axes[1].set(xlabel="spectral gap", xlim=(-0.03, 1.05))
     handles = []
     for name in data.topology.values:
-        if name.startswith("groups") and name != groups[-1]:
+        if name in groups[1:]:
             continue
-        look = figures.topology("complete" if name.startswith("groups") else name)
-        text = "FC groups of 2, 4, …" if name.startswith("groups") else label(name)
+        look = figures.topology("complete" if name in groups else name)
+        text = "FC 2, 4, 8, …" if name in groups else label(name)
         handles.append(axes[0].plot([], [], ls="", ms=7, label=text, **look)[0])
     figure.legend(handles=handles, loc="outside right center")
     return figure
 
 
-def correlations(place: xr.DataArray, losses: xr.DataArray) -> tuple[float, np.ndarray]:
-    """Spearman's correlation of a quantity with the mean loss, and with the loss of each seed."""
+def correlations(place: xr.DataArray, losses: xr.DataArray) -> tuple[float, float, float]:
+    """Spearman's correlation of a quantity with the mean loss; mean and s.d. of that with the loss of each seed."""
     each = [spearmanr(place, losses.sel(seed=seed)).statistic for seed in losses.seed]
-    return float(spearmanr(place, losses.mean("seed")).statistic), np.array(each)
+    return float(spearmanr(place, losses.mean("seed")).statistic), float(np.mean(each)), float(np.std(each, ddof=1))
 
 
 def judge(data: xr.Dataset) -> list[figures.Claim]:
@@ -141,34 +146,43 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
     mean = losses.mean("seed")
     rates = data.learning_rate.values[data.loss.mean("seed").argmin("learning_rate").values]
     by_neighbors = {decay: correlations(data.neighbors.sel(decay=decay), losses) for decay in DECAYS}
-    by_gap, each = correlations(data.gap, losses)
-    star, ring = (next(n for n in data.topology.values if n.startswith(family)) for family in ("star", "ring"))
+    group = data.topology.str.startswith("groups")
+    drawn, step = (correlations(gap[~group], losses[~group]) for gap in (data.gap, data.step_gap))
+    own = correlations(data.gap.where(~group, 1.0), losses)
+    star, ring, cliques = (
+        next(name for name in data.topology.values if name.startswith(family)) for family in ("star", "ring", "two")
+    )
+    gaps, levels = (array.sel(topology=[star, ring, cliques]).values for array in (data.gap, mean))
     return [
         figures.Claim(
             "the loss is monotone in the effective number of neighbours: |Spearman| >= 0.85 for decays 0.8 to 0.951",
-            all(rho <= -0.85 for rho, _ in by_neighbors.values()),
+            all(rho <= -0.85 for rho, *_ in by_neighbors.values()),
+            {f"decay {decay}: mean loss; mean, s.d. over seeds": found for decay, found in by_neighbors.items()},
+            {f"decay {PAPER_DECAY}, the paper's nine topologies": -0.967},
+        ),
+        figures.Claim(
+            "the loss is not explained by the spectral gap: |Spearman| <= 0.6 over the topologies without FC",
+            abs(drawn[0]) <= 0.6,
+            {"mean loss; mean, s.d. over seeds": drawn, "with the gap of a step": step[0]},
+            {"mean loss; mean, s.d. over seeds": -0.533},
+        ),
+        figures.Claim(
+            "the same with FC k as k workers on their own, of gap 1",
+            abs(own[0]) <= 0.6,
             {
-                f"decay {decay}: mean loss, and mean and s.d. over seeds": (rho, seeds.mean(), seeds.std(ddof=1))
-                for decay, (rho, seeds) in by_neighbors.items()
+                "mean loss; mean, s.d. over seeds": own,
+                "with FC k as one network of groups, of gap 0": correlations(data.gap, losses)[0],
             },
         ),
         figures.Claim(
-            "the loss is not explained by the spectral gap: |Spearman| <= 0.6",
-            abs(by_gap) <= 0.6,
+            "the larger the gap of star, ring and two cliques, the higher, not the lower, is their loss",
+            bool((np.diff(gaps) < 0).all() and (np.diff(levels) < 0).all()),
             {
-                "mean loss, and mean and s.d. over seeds": (by_gap, each.mean(), each.std(ddof=1)),
-                "with the gap of a step": correlations(data.step_gap, losses)[0],
+                "gaps": gaps,
+                "losses": levels,
+                "s.d. over seeds": losses.std("seed", ddof=1).sel(topology=[star, ring, cliques]).values,
             },
-        ),
-        figures.Claim(
-            "the star has a larger spectral gap than the ring, but a higher loss",
-            bool(data.gap.sel(topology=star) > data.gap.sel(topology=ring))
-            and bool(mean.sel(topology=star) > mean.sel(topology=ring)),
-            {
-                "gaps of star and ring": [float(data.gap.sel(topology=name)) for name in (star, ring)],
-                "losses": [float(mean.sel(topology=name)) for name in (star, ring)],
-            },
-            {"gaps of star and ring": (0.0313, 0.0128), "losses": (1.139, 0.519)},
+            {"gaps": (0.0313, 0.0128, 0.0066), "losses": (1.139, 0.519, 0.318)},
         ),
         figures.Claim(
             "the losses of CIFAR-10 with VGG-11 themselves",

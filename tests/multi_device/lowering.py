@@ -1,4 +1,4 @@
-"""Every registered method lowered for CUDA and TPU, in float32: on one device, and spread over eight that are not there.
+"""Every registered method lowered for CUDA and TPU, in float32: on one device, and over eight that are not there.
 
 Prints as JSON, by place and method, for what it was lowered and what stands in the lowered module. Run with one device.
 """

@@ -1,8 +1,7 @@
 """Every registered method on one device, sharded over 8, in blocks under shard_map, and one node a device under pmap.
 
 Prints as JSON, for each number of nodes and place, how far each method's params are from the run on one device, and
-which
-leaves of params and state left the mesh. Run with 8 (fake) devices; arguments are numbers of nodes.
+which leaves of params and states left the mesh. Run with 8 (fake) devices; arguments are numbers of nodes.
 """
 
 import json

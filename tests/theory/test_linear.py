@@ -1,0 +1,180 @@
+"""Exact rates and limits, against recorded values, closed forms and runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import references
+
+import adozoo
+import theory
+
+RECORDED = {
+    "dgd": "dsgd_cta",
+    "dgd_atc": "dsgd_atc",
+    "diging": "diging",
+    "augdgm": "aug_dgm",
+    "extra": "extra",
+    "nids": "nids",
+    "exact_diffusion": "exact_diffusion",
+    "d2": "d2",
+}
+LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.linear)
+
+
+def factory(name, learning_rate, **options):
+    entry = adozoo.zoo.entry(name)
+    return lambda mix: entry.build(learning_rate, mix, **options)
+
+
+def over(name, mix):
+    return mix if adozoo.zoo.entry(name).admits(mix) else adozoo.exact_mean(mix.n)
+
+
+def bias(problem, params):
+    return np.sqrt(np.mean(np.sum((params - np.asarray(problem.optimum)) ** 2, axis=1)))
+
+
+@pytest.mark.parametrize(("recorded", "name"), RECORDED.items())
+def test_recorded_rates_and_biases(recorded, name):
+    case = references.load("theory_checks")["case"]
+    inputs = case["inputs"]
+    problem = adozoo.problems.quadratic(inputs["A"], inputs["b"])
+    found = theory.linearize(factory(name, inputs["alpha"]), problem, adozoo.mixing(np.array(inputs["W"])))
+    assert found.rate == pytest.approx(case["rate"][recorded], abs=1e-12)
+    assert bias(problem, found.params) == pytest.approx(case["bias_from_x0_zero"][recorded], abs=1e-12)
+    assert found.residual < 1e-13
+
+
+def modal_roots(name, x, lam):
+    """The roots of the method's modal polynomial, for Hessian a I (x = learning rate * a) and eigenvalue lam != 1 of W."""
+    half = (1 + lam) / 2
+    return np.roots(
+        {
+            "dsgd_cta": [1, x - lam],
+            "dsgd_atc": [1, -lam * (1 - x)],
+            "diging": [1, x - 2 * lam, lam**2 - x],
+            "atc_tracking": [1, -2 * lam + lam * x, lam**2 - lam * x],
+            "aug_dgm": [1, lam**2 * x - 2 * lam, lam**2 * (1 - x)],
+            "extra": [1, x - 1 - lam, half - x],
+            "nids": [1, -half * (2 - x), half * (1 - x)],
+            "exact_diffusion": [1, -half * (2 - x), half * (1 - x)],
+            "d2": [1, -lam * (2 - x), lam * (1 - x)],
+        }[name]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["dsgd_cta", "dsgd_atc", "diging", "atc_tracking", "aug_dgm", "extra", "nids", "exact_diffusion", "d2"]
+)
+@pytest.mark.parametrize("x", [0.1, 0.35])
+def test_common_hessian_has_the_modal_rate(name, x):
+    mix = adozoo.mixing(adozoo.graphs.erdos_renyi(9, 0.4, 3), weights="max_degree")  # lambda_n > -1/3, for D2
+    eigenvalues = np.linalg.eigvalsh(np.asarray(mix.matrix))[:-1]
+    expected = max([1 - x, *(np.abs(modal_roots(name, x, lam)).max() for lam in eigenvalues)])
+    problem = adozoo.problems.quadratic(2 * np.ones((9, 1, 1)), np.random.default_rng(0).normal(size=(9, 1)))
+    assert theory.exact_rate(factory(name, x / 2), problem, mix) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("dsgd_cta", lambda low: 1 + low),
+        ("diging", lambda low: (1 + low) ** 2 / 2),
+        ("aug_dgm", lambda low: min(2, (1 + low) ** 2 / (2 * low**2))),
+        ("extra", lambda low: (5 + 3 * low) / 4),
+        ("nids", lambda low: 2),
+        ("exact_diffusion", lambda low: 2),
+    ],
+)
+def test_largest_stable_steps(name, limit):
+    mix = adozoo.mixing(adozoo.graphs.ring(8))
+    edge = limit(-1 / 3)
+    problem = adozoo.problems.quadratic(np.ones((8, 1, 1)), np.arange(8.0)[:, None])
+    assert theory.exact_rate(factory(name, edge * (1 - 1e-6)), problem, mix) < 1
+    assert theory.exact_rate(factory(name, edge * (1 + 1e-6)), problem, mix) > 1
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_run_converges_at_the_exact_rate_to_the_exact_limit(name):
+    problem = adozoo.problems.random_quadratic(7, 2, strong_convexity=0.3, heterogeneity=1.0, seed=4)
+    mix = over(name, adozoo.mixing(adozoo.graphs.ring(7)))
+    found = theory.linearize(factory(name, 0.3), problem, mix)
+    metrics = {"distance": lambda params: jnp.linalg.norm(params - jnp.asarray(found.params))}
+    tx = factory(name, 0.3)(mix)
+    every = found.period
+    _, _, trace = adozoo.simulate(tx, problem.gradient, problem.init(), 240 * every, metrics=metrics, every=every)
+    distance = np.asarray(trace["distance"])
+    assert distance[-1] < 2e-3 * distance[0]
+    fit = theory.fit_rate(distance, every=every)
+    assert abs(fit.rate - found.rate) < max(3e-3, fit.uncertainty)  # complex modes oscillate within the fit's window
+    assert (bias(problem, found.params) < 1e-10) == adozoo.zoo.entry(name).exact
+
+
+def test_large_and_small_spectral_radii_agree():
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+    eigenvalues = np.append(rng.uniform(-0.99, 0.99, 298), [0.9991, -0.999])
+    matrix = basis @ np.diag(eigenvalues) @ basis.T
+    assert theory.linear.spectral_radius(matrix) == pytest.approx(0.9991, abs=1e-11)
+    assert theory.linear.spectral_radius(3 * matrix) == pytest.approx(3 * 0.9991, abs=1e-10)
+    assert theory.linear.spectral_radius(np.zeros((300, 300))) == 0
+
+
+@pytest.mark.parametrize(
+    ("mix", "period"),
+    [
+        (adozoo.one_peer_exponential(8), 3),
+        (adozoo.gossip_every(adozoo.mixing(adozoo.graphs.ring(8)), 4), 4),
+        (adozoo.cycle([adozoo.mixing(adozoo.graphs.ring(8)), adozoo.mixing(adozoo.graphs.star(8))]), 2),
+    ],
+)
+def test_periodic_schedules(mix, period):
+    problem = adozoo.problems.quadratic(np.ones((8, 1, 1)), np.arange(8.0)[:, None])
+    found = theory.linearize(factory("dsgd_atc", 0.2), problem, mix)
+    product = np.eye(8)
+    for step in range(period):
+        product = np.asarray(mix.at(step).matrix) @ product
+    assert found.period == period
+    assert found.rate == pytest.approx(np.abs(np.linalg.eigvals(0.8**period * product)).max() ** (1 / period), abs=1e-9)
+
+
+def test_random_schedules_are_refused():
+    problem = adozoo.problems.random_quadratic(6, 1)
+    mix = adozoo.random_matching(adozoo.graphs.ring(6), jax.random.key(0))
+    with pytest.raises(ValueError, match="do not repeat within 64 steps"):
+        theory.exact_rate(factory("dsgd_atc", 0.1), problem, mix)
+
+
+def test_a_drifting_method_has_no_limit():
+    drift = optax.GradientTransformation(
+        lambda params: optax.EmptyState(), lambda grads, state, params=None: (jnp.ones_like(grads), state)
+    )
+    problem = adozoo.problems.random_quadratic(3, 1)
+    with pytest.raises(ValueError, match="no fixed point"):
+        theory.limit(lambda mix: drift, problem, adozoo.exact_mean(3))
+
+
+def test_logistic_regression_is_linearised_at_its_own_fixed_point():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(6, 12, 3))
+    labels = np.sign(features @ [1.0, -2.0, 0.5] + rng.normal(size=(6, 12)))
+    problem = adozoo.problems.logistic(features, labels, 0.2)
+    mix = adozoo.mixing(adozoo.graphs.ring(6))
+    for name in ("extra", "dsgd_atc"):
+        found = theory.linearize(factory(name, 0.8), problem, mix)
+        params, _, trace = adozoo.simulate(
+            factory(name, 0.8)(mix), problem.gradient, problem.init(), 400, metrics=lambda x: x
+        )
+        np.testing.assert_allclose(params, found.params, atol=1e-11)
+        fit = theory.fit_rate(np.linalg.norm(np.asarray(trace) - found.params, axis=(1, 2)))
+        assert abs(fit.rate - found.rate) < max(2e-3, fit.uncertainty)
+
+
+def test_single_precision_callers_get_double_precision_rates():
+    with jax.enable_x64(False):
+        problem = adozoo.problems.quadratic(np.ones((4, 1, 1)), np.arange(4.0)[:, None])
+        mix = adozoo.mixing(np.full((4, 4), 0.125) + 0.5 * np.eye(4))
+        assert problem.init().dtype == jnp.float32
+        assert theory.exact_rate(factory("dsgd_atc", 0.25), problem, mix) == pytest.approx(0.75, abs=1e-14)
