@@ -9,7 +9,8 @@ ARGS ?=
 NEWER := $(if $(filter file default,$(origin PYTHON)),python3.11 python3.12 python3.13 python3.14)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# One worker a core, and one BLAS thread a worker.
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 INSTALLED := $(VENV)/.installed
 INSTALLED_TESTS := $(VENV)/.installed-tests
 
@@ -48,10 +49,8 @@ figures: $(INSTALLED) ## every figure of paper_figures at its quick scale (ARGS=
 	done
 
 # Without the cache: what a benchmark says of compiling must be of compiling.
-bench: $(INSTALLED) ## every benchmark of benchmarks/
-	@set -e; for script in $$(find benchmarks -name '[!_]*.py' | sort); do \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
-	done
+bench: $(INSTALLED) ## every benchmark of benchmarks/ (some: make bench ARGS='w1 w4')
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the environment, caches and builds; outputs/ stays
 	rm -rf $(VENV) .cache .hypothesis build dist

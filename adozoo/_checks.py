@@ -48,8 +48,8 @@ def check_mixing(factory: str, mix: Any, stochastic: tuple[str, ...] = ("doubly"
     """Raise ValueError if `mix` is no mixing, or lacks a property that the method's fixed point rests on."""
     if not all(hasattr(mix, name) for name in ("__call__", "n", "stochastic", "symmetric")):
         raise ValueError(
-            f"{factory}: mix must be a mixing, got {type(mix).__name__}. Build one with adozoo.mixing(graph_or_matrix), "
-            "adozoo.exact_mean(n) or a schedule such as adozoo.cycle([...])."
+            f"{factory}: mix must be a mixing, got {type(mix).__name__}. Build one with "
+            "adozoo.mixing(graph_or_matrix), adozoo.exact_mean(n) or a schedule such as adozoo.cycle([...])."
         )
     if mix.stochastic not in stochastic:
         need = " or ".join(stochastic)

@@ -1,7 +1,7 @@
 r"""Mixings: x <- W x over the node axis, as the one door through which synchronous methods communicate.
 
-A mixing is a pytree, callable on stacked pytrees: `mix(tree, step)` returns (W x)_i = \sum_j W_ij x_j for every leaf, in
-the leaf's dtype (bfloat16 and float16 leaves are summed in float32). The structure of W decides how it is computed:
+A mixing is a pytree, callable on stacked pytrees: `mix(tree, step)` returns (W x)_i = \sum_j W_ij x_j for every leaf,
+in the leaf's dtype (bfloat16 and float16 leaves are summed in float32). The structure of W decides how it is computed:
 
 =========  ==============================================  =======================================================
 method     for                                             cost of one application to [n, d]

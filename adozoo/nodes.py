@@ -96,9 +96,9 @@ def consensus_distance(tree: PyTree) -> Float[Array, ""]:
 def per_node(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Apply any optax transformation to each node by itself.
 
-    On stacked leaves many transformations do not mean what they mean on one node: a global-norm clip would take the norm
-    over all nodes, lamb and muon would see one tensor more, apply_if_finite would freeze every node for one node's NaN.
-    Here `init` and `update` are vmapped over the node axis, so that node i runs its own copy. Nothing is sent.
+    On stacked leaves many transformations do not mean what they mean on one node: a global-norm clip would take the
+    norm over all nodes, lamb and muon would see one tensor more, apply_if_finite would freeze every node for one node's
+    NaN. Here `init` and `update` are vmapped over the node axis, so that node i runs its own copy. Nothing is sent.
 
     Args:
       tx: the transformation that one node would run on its own params.

@@ -141,7 +141,8 @@ def adapt_then_combine(mix: Mixing) -> optax.GradientTransformationExtraArgs:
 def combine_then_adapt(mix: Mixing) -> optax.GradientTransformationExtraArgs:
     r"""Talk while the local step is computed: x_i <- \sum_j W_ij x_j + u_i, for updates u taken at the old x.
 
-    Sent: one vector over each link and step; communication can overlap the gradient. W must be row or doubly stochastic.
+    Sent: one vector over each link and step; communication can overlap the gradient. W must be row or doubly
+    stochastic.
 
     Args:
       mix: the mixing, over n nodes.
@@ -169,9 +170,9 @@ def combine_then_adapt(mix: Mixing) -> optax.GradientTransformationExtraArgs:
 def track_gradients(mix: Mixing, variant: str = "cta") -> optax.GradientTransformationExtraArgs:
     r"""Replace each node's gradient by a running estimate s_i of the network's average gradient.
 
-    With variant "cta" s^t = W s^{t-1} + g^t - g^{t-1}, with "atc" s^t = W (s^{t-1} + g^t - g^{t-1}), from s^{-1} = g^{-1}
-    = 0. The mean of s is the mean of g at every step. One buffer is kept, c = W s - g ("cta") or c = s - g ("atc"):
-    then s^t = c + g^t, and the message s^t can travel with the params' ("cta"), in one round.
+    With variant "cta" s^t = W s^{t-1} + g^t - g^{t-1}, with "atc" s^t = W (s^{t-1} + g^t - g^{t-1}), from s^{-1} =
+    g^{-1} = 0. The mean of s is the mean of g at every step. One buffer is kept, c = W s - g ("cta") or c = s - g
+    ("atc"): then s^t = c + g^t, and the message s^t can travel with the params' ("cta"), in one round.
 
     Sent: one vector over each link and step. W must be doubly stochastic for the mean to be tracked.
 
@@ -230,7 +231,7 @@ def average_gradients(mean: Mixing) -> optax.GradientTransformationExtraArgs:
 
 
 def named(factory: str, tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """A complete method: like `tx`, but `update` refuses unknown extra arguments and missing params by the method's name."""
+    """A complete method: `tx`, whose `update` refuses unknown extra arguments and missing params in its name."""
 
     def update(grads: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, PyTree]:
         check_no_extra(factory, extra)

@@ -175,9 +175,9 @@ def random_quadratic(
 ) -> Quadratic:
     r"""Random heterogeneous quadratics with dials for conditioning, heterogeneity and noise.
 
-    Every A_i has eigenvalues from mu to L, equally spaced, in its own random basis. The optimum x* is a unit vector, and
-    b_i = x* + s c_i with \sum_i A_i c_i = 0, where s is solved for so that zeta^2 = (1/n) \sum_i ||A_i (x* - b_i)||^2 is
-    hit exactly.
+    Every A_i has eigenvalues from mu to L, equally spaced, in its own random basis. The optimum x* is a unit vector,
+    and b_i = x* + s c_i with \sum_i A_i c_i = 0, where s is solved for so that zeta^2 = (1/n) \sum_i ||A_i (x* -
+    b_i)||^2 is hit exactly.
 
     Args:
       n: nodes.
@@ -258,10 +258,11 @@ class IsotropicQuadratic(Problem):
 
 
 def isotropic_quadratic(n: int, dim: int, batch: int = 1) -> IsotropicQuadratic:
-    r"""Isotropic random quadratics: f(x) = 1/2 ||x||^2 with gradients d d'x, d ~ N(0, I), fresh for every node and step.
+    r"""Isotropic random quadratics: f(x) = 1/2 ||x||^2, with gradients d d'x for random d ~ N(0, I).
 
-    The toy problem of Vogels, Hendrikx, Jaggi 2022, section 3, whose rate under D-SGD is known exactly
-    (`theory.isotropic_rate`): zeta = dim + 2 for batch 1, (dim + 1 + batch) / batch in general.
+    Every node draws a fresh d in every step. The toy problem of Vogels, Hendrikx, Jaggi 2022, section 3, whose rate
+    under D-SGD is known exactly (`theory.isotropic_rate`): zeta = dim + 2 for batch 1, (dim + 1 + batch) / batch in
+    general.
 
     Example:
       >>> adozoo.problems.isotropic_quadratic(4, dim=8).zeta

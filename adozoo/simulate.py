@@ -27,19 +27,22 @@ def simulate(
 ) -> tuple[PyTree, PyTree, PyTree]:
     r"""Take `steps` steps of x <- x + tx.update(gradient(x)) in one compiled scan.
 
-    The function is pure: jit it, vmap it over step sizes, seeds or matrices, differentiate it. Nothing is drawn that does
-    not depend on a vmapped input: lanes that share `key` share their noise, drawn once for all of them (common random
-    numbers). Drawing inside a small step costs more than the step, hence `sample`: it is called for `block` steps at once.
+    The function is pure: jit it, vmap it over step sizes, seeds or matrices, differentiate it. Nothing is drawn that
+    does not depend on a vmapped input: lanes that share `key` share their noise, drawn once for all of them (common
+    random numbers). Drawing inside a small step costs more than the step, hence `sample`: it is called for `block`
+    steps at once.
 
     Args:
       tx: any transformation of stacked params; a named method, a chain of parts, an optax optimiser.
-      gradient: (params, step, key) -> stacked gradients; `problem.gradient`, or your own. The key is None without `key`,
+      gradient: (params, step, key) -> stacked gradients; `problem.gradient`, or your own. The key is None without
+      `key`,
         else fold_in(key, step). With `sample` it is (params, step, drawn).
       params: stacked pytree, leaves [n, ...]: see `adozoo.replicate`.
       steps: how many steps to take, a Python integer.
       key: a typed JAX key, from which every step's key is folded.
       metrics: functions computed inside the run, a dict by name or one function; each is called with as many of
-        (evaluated params, state, steps taken) as it takes positional arguments. The params are `eval_params` of the state.
+        (evaluated params, state, steps taken) as it takes positional arguments. The params are `eval_params` of the
+        state.
       every: metrics are taken after every `every`-th step, steps // every times.
       sample: key -> one step's random numbers, drawn for `block` steps at once and handed to `gradient` as its third
         argument. Needs `key`.

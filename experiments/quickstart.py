@@ -1,8 +1,8 @@
 """The main job: every exact method, and D-SGD, on real data, with measured rates beside the rates that theory predicts.
 
-l2-logistic regression on scikit-learn's breast cancer set, split by label over the nodes of a ring: every node sees almost
-only one class, so that the nodes' own optima differ widely. Each method runs at one step size shared by all, and at the
-best one of a grid for it; its exact rate is read off its implementation by `theory.linearize`.
+l2-logistic regression on scikit-learn's breast cancer set, split by label over the nodes of a ring: every node sees
+almost only one class, so that the nodes' own optima differ widely. Each method runs at one step size shared by all, and
+at the best one of a grid for it; its exact rate is read off its implementation by `theory.linearize`.
 """
 
 import time
@@ -23,8 +23,7 @@ from adozoo.zoo import Entry
 from experiments import data, partition
 
 EDGE_WEIGHT = 0.3
-"""W = I - 0.3 Laplacian, whose smallest eigenvalue on a ring is -0.2: D2 needs more than -1/3, which Metropolis weights on an
-even ring only equal."""
+"""W = I - 0.3 Laplacian has smallest eigenvalue -0.2 on even rings; D2 needs more than the -1/3 of Metropolis."""
 TARGET = 1e-6
 """Methods are timed until the relative distance to the optimum, sqrt(mean ||x_i - x*||^2) / ||x*||, is below this."""
 SHARED = 0.5
@@ -79,7 +78,7 @@ def build_mixing(nodes: int) -> adozoo.Mixing:
 
 
 def start(problem: Any) -> Any:
-    """One random point, as far from the optimum as zero is, for all nodes: it excites the slowest modes, as zero may not."""
+    """One random point for all nodes, as far from the optimum as zero is: it excites all modes, which zero may not."""
     direction = jax.random.normal(jax.random.key(0), (problem.dim,))
     size = jnp.linalg.norm(problem.optimum) / jnp.linalg.norm(direction)
     return adozoo.replicate(problem.optimum + size * direction, problem.n)
@@ -206,7 +205,7 @@ def draw(rows: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = sorted({row.method for row in rows})
-    colours = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
+    colours = {name: plt.get_cmap("tab20")(k) for k, name in enumerate(names)}
     styles = {name: ("-", "--", "-.", ":")[k % 4] for k, name in enumerate(names)}
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), sharey=True, layout="constrained")
     for line, choice in zip(axes, ("shared", "best"), strict=True):
@@ -256,9 +255,12 @@ def main(nodes: int = 16, l2: float = 0.1, steps: int = 5400, output: Path = Pat
     draw(rows, output / "convergence.png")
     worst = max((row for row in rows if row.exact_method), key=lambda row: abs(row.difference))
     print(f"\n{text}\n")
-    print("vectors: sent by a node in a step. rate: factor per step, measured ± one standard deviation, and exact, from the")
-    print("implementation's own Jacobian. steps, Mbit: until the relative distance is below 1e-6.")
-    print(f"Exact methods: measured and exact rates differ by at most {100 * abs(worst.difference):.3f} % ({worst.method}).")
-    print("D-SGD does not reach the optimum: it converges to a biased point, at the distance that theory predicts.")
-    print(f"Picture: {output / 'convergence.png'}   Table: {output / 'table.md'}   {time.perf_counter() - started:.0f} s")
+    print(
+        "vectors: sent by a node in a step. rate: factor per step, measured ± one standard deviation, and exact, from\n"
+        "the implementation's own Jacobian. steps, Mbit: until the relative distance to the optimum is below 1e-6.\n"
+        f"Exact methods: measured and exact rates differ by at most {100 * abs(worst.difference):.3f} % ({worst.method}).\n"
+        "D-SGD does not reach the optimum: it converges to a biased point, at the distance that theory predicts."
+    )
+    print(f"Picture: {output / 'convergence.png'}   Table: {output / 'table.md'}   {time.perf_counter() - started:.0f}
+    s")
     return rows

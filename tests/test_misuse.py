@@ -46,7 +46,9 @@ def test_learning_rate(entry, learning_rate):
 def test_numbers_that_are_fractions(entry):
     for name in [key for key, value in entry.hyperparameters.items() if type(value) is float]:
         for value in (-0.1, 1.5, float("nan")):
-            refusal(lambda name=name, value=value: entry.build(0.1, MIXINGS["complete"], **{name: value}), name, repr(value))
+            refusal(
+                lambda name=name, value=value: entry.build(0.1, MIXINGS["complete"], **{name: value}), name, repr(value)
+            )
 
 
 @EACH

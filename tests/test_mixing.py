@@ -130,7 +130,12 @@ def test_the_matrix_of_a_mixing():
 
 
 def test_links_are_directed_messages():
-    for graph, links in ((graphs.ring(5), 10), (graphs.star(5), 8), (graphs.directed_ring(4), 4), (graphs.complete(4), 12)):
+    for graph, links in (
+        (graphs.ring(5), 10),
+        (graphs.star(5), 8),
+        (graphs.directed_ring(4), 4),
+        (graphs.complete(4), 12),
+    ):
         for method in ("table", "sparse", "dense"):
             assert int(adozoo.mixing(graph, method=method).links()) == links
     assert adozoo.exact_mean(4).links() == 6  # an all-reduce, 2 (n - 1) / n vectors a node
@@ -282,9 +287,15 @@ LOPSIDED = np.array([[0.9, 0.1], [0.2, 0.8]])
         (lambda: adozoo.mixing(graphs.ring(4), method="roll"), "method must be one of.*'rolls'.*'roll'"),
         (lambda: adozoo.mixing(graphs.ring(4), stochastic="both"), "stochastic must be one of"),
         (lambda: adozoo.exact_mean(0), "exact_mean: n must be a positive integer.*0"),
-        (lambda: adozoo.mixing(graphs.ring(4))(jnp.zeros((5, 2))), r"leading node axis of length 4.*\(5, 2\).*replicate"),
+        (
+            lambda: adozoo.mixing(graphs.ring(4))(jnp.zeros((5, 2))),
+            r"leading node axis of length 4.*\(5, 2\).*replicate",
+        ),
         (lambda: adozoo.mixing(graphs.ring(4))({"a": jnp.zeros(4), "b": 1.0}), r"shape \(\).*replicate\(params, 4\)"),
-        (lambda: jax.jit(lambda W: adozoo.mixing(W, method="rolls").dense)(jnp.eye(2)), "traced matrix.*'dense'.*'rolls'"),
+        (
+            lambda: jax.jit(lambda W: adozoo.mixing(W, method="rolls").dense)(jnp.eye(2)),
+            "traced matrix.*'dense'.*'rolls'",
+        ),
     ],
 )
 def test_misuse(build, words):

@@ -118,7 +118,9 @@ def test_eval_params_looks_through_chains():
     np.testing.assert_array_equal(adozoo.eval_params(averaged.init(x), x), x / 2)
     chained = optax.chain(optax.sgd(0.1), optax.chain(averaged, optax.identity()))
     np.testing.assert_array_equal(adozoo.eval_params(chained.init(x), x), x / 2)
-    late = adozoo.channel.delayed(lambda mix: optax.chain(averaged, adozoo.adapt_then_combine(mix)), adozoo.exact_mean(N), 1)
+    late = adozoo.channel.delayed(
+        lambda mix: optax.chain(averaged, adozoo.adapt_then_combine(mix)), adozoo.exact_mean(N), 1
+    )
     np.testing.assert_array_equal(adozoo.eval_params(late.init(x), x), x / 2)
 
 

@@ -58,7 +58,9 @@ def test_constants_hold_for_every_node(problem):
     """mu ||x - y||^2 <= <g_i(x) - g_i(y), x - y> and ||g_i(x) - g_i(y)|| <= L ||x - y||, and both are nearly met."""
     mu, L = problem.strong_convexity, problem.smoothness
     hessians = jax.jit(lambda x: jax.hessian(problem.local_loss)(x))
-    spectra = np.array([np.linalg.eigvalsh(hessians(scale * x)) for scale in (0, 0.5, 3) for x in RNG.normal(size=(4, problem.dim))])
+    spectra = np.array(
+        [np.linalg.eigvalsh(hessians(scale * x)) for scale in (0, 0.5, 3) for x in RNG.normal(size=(4, problem.dim))]
+    )
     assert mu - 1e-9 <= spectra.min()
     assert spectra.max() <= L + 1e-9
     assert spectra.max() > 0.6 * L
@@ -153,8 +155,14 @@ EYE = np.stack([np.eye(2)] * 3)
     ("build", "words"),
     [
         (lambda: problems.quadratic(EYE, np.ones((2, 2))), r"expected A \[n, d, d\] and b \[n, d\], got \(3, 2, 2\)"),
-        (lambda: problems.quadratic(EYE + np.triu(np.ones((2, 2)), 1), np.ones((3, 2))), r"symmetric. Pass \(A \+ A'\) / 2"),
-        (lambda: problems.quadratic(EYE * np.array([1.0, 0.0]), np.ones((3, 2))), "positive definite.*no unique optimum"),
+        (
+            lambda: problems.quadratic(EYE + np.triu(np.ones((2, 2)), 1), np.ones((3, 2))),
+            r"symmetric. Pass \(A \+ A'\) / 2",
+        ),
+        (
+            lambda: problems.quadratic(EYE * np.array([1.0, 0.0]), np.ones((3, 2))),
+            "positive definite.*no unique optimum",
+        ),
         (lambda: problems.quadratic(-EYE, np.ones((3, 2))), "positive"),
         (lambda: problems.random_quadratic(3, 2, 2.0, 1.0), "0 < strong_convexity <= smoothness, got 2.0 and 1.0"),
         (lambda: problems.random_quadratic(3, 2, heterogeneity=-1.0), "heterogeneity=-1.0"),

@@ -191,7 +191,10 @@ def test_keys(draw):
         (lambda: adozoo.cycle([adozoo.exact_mean(2), adozoo.exact_mean(3)]), r"same number of nodes, got \[2, 3\]"),
         (lambda: adozoo.one_peer_exponential(1), "one_peer_exponential: n must be an integer of at least 2, got 1"),
         (lambda: adozoo.random_edge(graphs.directed_ring(3), KEY), "random_edge: graph must be undirected"),
-        (lambda: adozoo.random_matching(graphs.ring(3), jax.random.key_data(KEY)), r"typed JAX key.*jax.random.key\(seed\)"),
+        (
+            lambda: adozoo.random_matching(graphs.ring(3), jax.random.key_data(KEY)),
+            r"typed JAX key.*jax.random.key\(seed\)",
+        ),
         (lambda: adozoo.random_subgraph(graphs.ring(3), KEY, 0.0), r"probability must lie in \(0, 1\], got 0.0"),
         (lambda: adozoo.random_edge(graphs.disconnected(3), KEY), "not connected"),
         (lambda: adozoo.one_peer_exponential(4).matrix, r"varies with the step. Use .at\(step\).matrix"),

@@ -1,9 +1,9 @@
 r"""Plain-numpy twins of the registered methods: loops over nodes and neighbours, in the forms in which papers print them.
 
 A twin is `twin(start, gradient, weights, rate, steps, **hyperparameters)` -> [x^1, ..., x^T], where `start` and every x
-are dictionaries of one array a node, `gradient(i, x_i)` is node i's gradient, `weights(t)[i][j]` what i gives to a message
-from j at step t, and `rate(t)` the step size. The two-step forms of EXTRA, D2 and exact diffusion hold for fixed weights
-only, which is all that those methods admit.
+are dictionaries of one array a node, `gradient(i, x_i)` is node i's gradient, `weights(t)[i][j]` what i gives to a
+message from j at step t, and `rate(t)` the step size. The two-step forms of EXTRA, D2 and exact diffusion hold for
+fixed weights only, which is all that those methods admit.
 """
 
 import numpy as np

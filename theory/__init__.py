@@ -1,8 +1,8 @@
 """theory: what is known of a method, set beside what the implementation does.
 
-Spectra and effective neighbours of a mixing (`spectral_gap`, `effective_neighbors`), the exact linear rate and limit of an
-implemented method (`exact_rate`, `limit`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6 of
-Beyond Spectral Gap (`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`).
+Spectra and effective neighbours of a mixing (`spectral_gap`, `effective_neighbors`), the exact linear rate and limit of
+an implemented method (`exact_rate`, `limit`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6
+of Beyond Spectral Gap (`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`).
 """
 
 from theory import isotropic, linear, lyapunov, matrices, measure, neighbor_formulas, neighbors, spectra

@@ -217,7 +217,7 @@ def _moves(leaf: Any) -> bool:
 
 def _range(matrix: np.ndarray) -> np.ndarray:
     """An orthonormal basis of the range, by QR with column pivoting."""
-    q, r, _ = scipy.linalg.qr(matrix, mode="economic", pivoting=True)
+    q, r = map(np.asarray, scipy.linalg.qr(matrix, mode="economic", pivoting=True)[:2])
     diagonal = np.abs(np.diagonal(r))
     return q[:, : int(np.sum(diagonal > RANK_TOLERANCE * max(diagonal[0], 1e-300)))]
 

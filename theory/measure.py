@@ -22,8 +22,8 @@ def fit_rate(errors: Any, every: int = 1, floor: float = 1e3) -> FittedRate:
 
     The floor is found first: errors within a factor `floor` of the smallest one that the run settles at are rounding,
     and the fit stops before them. Burn-in is skipped by fitting only the last third of what is left: there the slowest
-    mode rules. The rate is the least-squares slope of log error; its uncertainty combines the scatter of the slopes of eight
-    stretches (modes that oscillate) with the drift between the two halves of the window (modes that still decay).
+    mode rules. The rate is the least-squares slope of log error; its uncertainty combines the scatter of the slopes of
+    eight stretches (modes that oscillate) with the drift between the two halves of the window (modes that still decay).
 
     Args:
       errors: positive errors of records 0, 1, ..., such as distances to the limit; array [t].

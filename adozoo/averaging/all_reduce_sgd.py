@@ -1,7 +1,7 @@
 r"""All-reduce SGD: the centralised baseline, on n nodes.
 
-x_i <- x_i - \eta m_i, with m_i <- \beta m_i + (1/n) \sum_j g_j (Nesterov: the direction is g + \beta m). All nodes start
-at the same point and stay equal, so that this is mini-batch SGD with the n batches together.
+x_i <- x_i - \eta m_i, with m_i <- \beta m_i + (1/n) \sum_j g_j (Nesterov: the direction is g + \beta m). All nodes
+start at the same point and stay equal, so that this is mini-batch SGD with the n batches together.
 """
 
 from typing import Any
@@ -19,7 +19,8 @@ def all_reduce_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGD with exactly averaged gradients: the method that decentralised ones are held against.
 
-    Update: \bar g = (1/n) \sum_j g_j; m <- \beta m + \bar g; x <- x - \eta m (Nesterov: x <- x - \eta (\bar g + \beta m)).
+    Update: \bar g = (1/n) \sum_j g_j; m <- \beta m + \bar g; x <- x - \eta m (Nesterov: x <- x - \eta (\bar g + \beta
+    m)).
 
     Sent: one all-reduce of one vector a step, 2 (n - 1) / n vectors a node.
 

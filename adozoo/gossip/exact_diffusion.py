@@ -28,7 +28,7 @@ D2_EIGENVALUE = -1 / 3
 
 
 class DiffusionState(NamedTuple):
-    """r = \\psi^{t-1} - x^t, stacked like params; its sum over nodes stays 0 under a doubly stochastic W."""
+    r"""r = \psi^{t-1} - x^t, stacked like params; its sum over nodes stays 0 under a doubly stochastic W."""
 
     count: Int[Array, ""]
     residual: PyTree
@@ -101,8 +101,8 @@ def d2(learning_rate: Any, mix: Mixing) -> optax.GradientTransformationExtraArgs
         smallest = weights.smallest_eigenvalue(mix.sparse_matrix())
         if smallest <= D2_EIGENVALUE + 1e-6:  # weights may be held in float32
             raise ValueError(
-                f"d2: the smallest eigenvalue of mix must exceed -1/3, got {smallest:.6f} (n = {mix.n}): D2 is unstable "
-                "there for every step size. Use adozoo.mixing(adozoo.weights.lazy(mix.matrix)) or "
+                f"d2: the smallest eigenvalue of mix must exceed -1/3, got {smallest:.6f} (n = {mix.n}): D2 is "
+                "unstable there for every step size. Use adozoo.mixing(adozoo.weights.lazy(mix.matrix)) or "
                 "adozoo.exact_diffusion."
             )
     return _diffusion("d2", learning_rate, mix, lazy=False)

@@ -1,12 +1,12 @@
-r"""EXTRA, an exact first-order algorithm (Shi, Ling, Wu, Yin, SIAM J. Optim. 2015, equation 2.13, \tilde W = (I + W) / 2).
+r"""EXTRA, an exact first-order algorithm (Shi, Ling, Wu, Yin, SIAM J. Optim. 2015), with \tilde W = (I + W) / 2.
 
-The published two-step recursion x^{t+2} = (I + W) x^{t+1} - \tilde W x^t - \eta (g^{t+1} - g^t), x^1 = W x^0 - \eta g^0,
-summed over time: with c^t = -\sum_{s<t} (\tilde W - W) x^s,
+The published recursion, x^{t+2} = (I + W) x^{t+1} - \tilde W x^t - \eta (g^{t+1} - g^t) from x^1 = W x^0 - \eta g^0,
+summed over time, with c^t = -\sum_{s<t} (\tilde W - W) x^s:
 
     x^{t+1} = W x^t - \eta g^t + c^t,    c^{t+1} = c^t + (W x^t - x^t) / 2.
 
-Same iterates over a fixed W; one buffer instead of three, and no first step of its own. Over time-varying graphs the two
-are different algorithms: certified rates hold for the form above.
+Same iterates over a fixed W; one buffer instead of three, and no first step of its own. Over time-varying graphs the
+two are different algorithms: certified rates hold for the form above.
 """
 
 from typing import Any, NamedTuple

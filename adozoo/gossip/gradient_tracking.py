@@ -7,11 +7,12 @@ s^t tracks the average gradient (`adozoo.track_gradients`), and the params step 
   aug_dgm  s^t = W (s^{t-1} + g^t - g^{t-1})   x^{t+1} = W (x^t - \eta s^t)
 
 from s^{-1} = g^{-1} = 0, so that s^0 = g^0 without a gradient in `init`. Over a time-varying graph, step t uses W_t for
-both its messages: for s^t in "diging" and "atc", which send it along with x^t, so that s^{t+1} = W_t s^t + ... The published AugDGM (and decent-bench's) starts
-from s^0 = g^0 instead of W g^0: since then s^1 = W g^1, that is this method started one D-SGD step later, at
-W (x^0 - \eta g^0).
+both its messages: for s^t in "diging" and "atc", which send it along with x^t, so that s^{t+1} = W_t s^t + ... The
+published AugDGM (and decent-bench's) starts from s^0 = g^0 instead of W g^0: since then s^1 = W g^1, that is this
+method started one D-SGD step later, at W (x^0 - \eta g^0).
 
-References: Xu et al. 2015 (AugDGM); Di Lorenzo and Scutari 2016 (NEXT); Nedic, Olshevsky, Shi 2017 (DIGing); Qu and Li 2018.
+References: Xu et al. 2015 (AugDGM); Di Lorenzo and Scutari 2016 (NEXT); Nedic, Olshevsky, Shi 2017 (DIGing); Qu and Li
+2018.
 """
 
 from typing import Any
@@ -39,8 +40,8 @@ def gradient_tracking(
 
     Sent: two vectors over each link and step (params and tracker), in one round ("diging", "atc") or two ("aug_dgm").
 
-    Assumptions: W doubly stochastic, directed or not, connected (over time). With a common Hessian a I the largest stable
-    step is a \eta < (1 + \lambda_n)^2 / 2 for "diging".
+    Assumptions: W doubly stochastic, directed or not, connected (over time). With a common Hessian a I the largest
+    stable step is a \eta < (1 + \lambda_n)^2 / 2 for "diging".
 
     Args:
       learning_rate: \eta, a number, a traced scalar or a schedule step -> scalar.

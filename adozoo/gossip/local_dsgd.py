@@ -22,7 +22,9 @@ from adozoo.zoo import Entry, register
 def local_dsgd(
     learning_rate: Any, mix: Mixing, period: int = 2, momentum: Any = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    r"""D-SGD that gossips in every `period`-th step: x_i <- \sum_j W_ij (x_j - \eta d_j) then, x_i - \eta d_i otherwise.
+    r"""D-SGD that gossips in every `period`-th step, and takes local steps in between.
+
+    Update: x_i <- \sum_j W_ij (x_j - \eta d_j) in steps t = k - 1 modulo k, x_i <- x_i - \eta d_i in all others.
 
     Sent: one vector over each link in every `period`-th step, nothing in the others.
 

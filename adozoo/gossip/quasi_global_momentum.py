@@ -3,7 +3,8 @@ r"""Quasi-global momentum, QG-DSGDm-N, in its published form (Lin, Karimireddy, 
 The momentum buffer is fed by how far the node really moved, gossip included, so that it points along the network's
 direction rather than the node's own. Nesterov's look-ahead acts on a copy of the buffer:
 
-    d = g + \beta (g + \beta m) = (1 + \beta) g + \beta^2 m,    x^+ = W (x - \eta d),    m <- \beta m + (1 - \beta) (x - x^+) / \eta.
+    d = g + \beta (g + \beta m) = (1 + \beta) g + \beta^2 m,    x^+ = W (x - \eta d),
+    m <- \beta m + (1 - \beta) (x - x^+) / \eta.
 
 The simulator of the RelaySGD paper's code divides by 1 + \beta instead; that is another method, not this one.
 """

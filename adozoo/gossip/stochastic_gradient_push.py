@@ -43,8 +43,8 @@ def stochastic_gradient_push(
 
     Sent: one vector and one number over each directed link and step; with `overlap` while the gradient is computed.
 
-    Assumptions: P column stochastic, strongly connected over time, with positive diagonal. Not exact under heterogeneity
-    with constant \eta.
+    Assumptions: P column stochastic, strongly connected over time, with positive diagonal. Not exact under
+    heterogeneity with constant \eta.
 
     Args:
       learning_rate: \eta, a number, a traced scalar or a schedule step -> scalar.

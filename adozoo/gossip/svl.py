@@ -1,4 +1,4 @@
-r"""SVL, the method that Sundararajan, Van Scoy and Lessard designed for time-varying graphs (IEEE TCNS 2020, algorithm 1).
+r"""SVL, designed for time-varying graphs by Sundararajan, Van Scoy and Lessard (IEEE TCNS 2020).
 
 In their template with \gamma = 1 + \beta and \delta = 1: the gradient is taken at y = W x, the mixed iterate, and an
 integral state w sums the disagreement v = x - y = (I - W) x:
@@ -32,13 +32,14 @@ class SvlState(NamedTuple):
 def svl(learning_rate: Any, mix: Mixing, integral_gain: Any = 0.5) -> optax.GradientTransformationExtraArgs:
     r"""SVL: exact first-order method with one mixing a step, with certified rates over time-varying graphs.
 
-    Update, with \eta the learning rate and \beta the integral gain: v = x - y;  x <- x + \beta w - \eta g - (1 + \beta) v;
-    w <- w - v;  y <- W x.
+    Update, with \eta the learning rate and \beta the integral gain: v = x - y;
+    x <- x + \beta w - \eta g - (1 + \beta) v;  w <- w - v;  y <- W x.
 
     Sent: one vector over each link and step.
 
-    Assumptions: W doubly stochastic with \sigma = ||W - 11'/n|| < 1 at every step. For small \sigma, \eta = (1 - \rho) /
-    \mu and \beta = \sqrt{1 - \rho^2} with \rho = (\kappa - 1) / (\kappa + 1) reach the rate of centralised gradient descent.
+    Assumptions: W doubly stochastic with \sigma = ||W - 11'/n|| < 1 at every step. For small \sigma, \eta = (1 - \rho)
+    / \mu and \beta = \sqrt{1 - \rho^2} with \rho = (\kappa - 1) / (\kappa + 1) reach the rate of centralised gradient
+    descent.
 
     Args:
       learning_rate: \eta, a number, a traced scalar or a schedule step -> scalar.

@@ -98,7 +98,7 @@ def compute(full: bool) -> xr.Dataset:
         W = matrix(name)
         # Long enough for the correlations between workers to settle, but not for rare large runs to rule the average.
         length = max(40, int((3 if len(W) > 1 else 2) * steps(name, best[CURVES.index(name)])))
-        runs = max(200, int((1e9 if full else 3e7) / (len(W) * DIM * length)) // 100 * 100)
+        runs = max(200, int((1e9 if full else 2e7) / (len(W) * DIM * length)) // 100 * 100)
         measured[k], error[k] = measure(name, rates, runs, length)
         moments = [theory.expected_square_norm(W, rate, ZETA, length).mean(1) for rate in rates]
         expected[k] = fitted_steps(np.array(moments)[:, length // 2 :])

@@ -14,10 +14,12 @@ crosses are the published peaks, in both panels.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import networkx as nx
 import numpy as np
 import xarray as xr
+from scipy.optimize import minimize_scalar
 
 import adozoo
 import theory
@@ -28,14 +30,26 @@ TOPOLOGIES = ("ring:32", "helical_torus:4x8", "hypercube:32")
 LABELS = dict(zip(TOPOLOGIES, ("ring", "torus 4×8", "hypercube"), strict=True))
 # Peaks (n_W, learning rate) read off the vector paths of the published figure.
 PUBLISHED = dict(zip(TOPOLOGIES, ((9.458, 0.0024891), (18.461, 0.0047199), (28.368, 0.0071658)), strict=True))
-FORMS = ("fitted", "eq. 25")
+FINEST = 11.5
+"""Decays run up to 1 - exp(-11.5), about 1 - 1e-5."""
+
+
+@cache
+def weights(name: str) -> np.ndarray:
+    return adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.parse(name)))
+
+
+@cache
+def walk_eigenvalues(name: str) -> np.ndarray:
+    """Descending eigenvalues of (I + A / degree) / 2."""
+    graph = adozoo.graphs.parse(name)
+    adjacency = nx.to_numpy_array(graph, nodelist=range(graph.number_of_nodes()), weight=None)
+    return theory.eigenvalues((np.eye(len(adjacency)) + adjacency / adjacency[0].sum()) / 2)
 
 
 def fitted(name: str, decay: float) -> tuple[float, float]:
     """(n, learning rate) of the bound that fits the published curves."""
-    graph = adozoo.graphs.parse(name)
-    adjacency = nx.to_numpy_array(graph, nodelist=range(graph.number_of_nodes()), weight=None)
-    values = theory.eigenvalues((np.eye(len(adjacency)) + adjacency / adjacency[0].sum()) / 2)
+    values = walk_eigenvalues(name)
     omega = np.mean((1 - decay) * values / (1 - decay * values))
     noise = 1 / ((omega * (1 - omega) + omega) * ZETA + (1 + omega) * SMOOTHNESS)
     return 1 / omega, min(noise, (1 - decay * values[1]) * omega / SMOOTHNESS)
@@ -43,25 +57,43 @@ def fitted(name: str, decay: float) -> tuple[float, float]:
 
 def printed(name: str, decay: float) -> tuple[float, float]:
     """(n_W, learning rate) of eq. (25)."""
-    W = adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.parse(name)))
-    bound = theory.theorem6(W, decay, 0.0, SMOOTHNESS, ZETA)
+    bound = theory.theorem6(weights(name), decay, 0.0, SMOOTHNESS, ZETA)
     return bound.effective_neighbors, bound.learning_rate
 
 
+FORMS = {"fitted": fitted, "eq. 25": printed}
+
+
+def peak(form: str, name: str) -> tuple[float, float]:
+    """(n_W, learning rate) at the decay of the largest learning rate."""
+    found = minimize_scalar(
+        lambda exponent: -FORMS[form](name, -np.expm1(-exponent))[1],
+        bounds=(0, FINEST),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
+    return FORMS[form](name, -np.expm1(-found.x))
+
+
 def compute(full: bool) -> xr.Dataset:
-    decays = 1 - np.logspace(0, -5, 4001 if full else 1001)
-    curves = [[[form(name, decay) for decay in decays] for name in TOPOLOGIES] for form in (fitted, printed)]
+    decays = -np.expm1(-np.linspace(0, FINEST, 1000 if full else 250))
+    curves = [[[form(name, decay) for decay in decays] for name in TOPOLOGIES] for form in FORMS.values()]
     neighbors, rates = np.moveaxis(np.array(curves), -1, 0)
     axes = ("form", "topology", "decay")
-    coordinates = {"form": list(FORMS), "topology": list(TOPOLOGIES), "decay": decays}
-    return xr.Dataset({"neighbors": (axes, neighbors), "learning_rate": (axes, rates)}, coordinates)
+    peaks = (("form", "topology", "coordinate"), [[peak(form, name) for name in TOPOLOGIES] for form in FORMS])
+    return xr.Dataset(
+        {"neighbors": (axes, neighbors), "learning_rate": (axes, rates), "peak": peaks},
+        {
+            "form": list(FORMS),
+            "topology": list(TOPOLOGIES),
+            "decay": decays,
+            "coordinate": ["neighbors", "learning_rate"],
+        },
+    )
 
 
-def peaks(data: xr.Dataset, form: str) -> dict[str, tuple[float, float]]:
-    """(n_W, learning rate) at the peak of each topology's curve."""
-    tops = {name: data.sel(form=form, topology=name) for name in TOPOLOGIES}
-    best = {name: top.isel(decay=int(top.learning_rate.values.argmax())) for name, top in tops.items()}
-    return {name: (float(top.neighbors), float(top.learning_rate)) for name, top in best.items()}
+def peaks(data: xr.Dataset, form: str) -> dict[str, np.ndarray]:
+    return {name: data.peak.sel(form=form, topology=name).values for name in TOPOLOGIES}
 
 
 def draw(data: xr.Dataset) -> figures.Figure:

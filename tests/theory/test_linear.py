@@ -48,7 +48,7 @@ def test_recorded_rates_and_biases(recorded, name):
 
 
 def modal_roots(name, x, lam):
-    """The roots of the method's modal polynomial, for Hessian a I (x = learning rate * a) and eigenvalue lam != 1 of W."""
+    """The roots of the modal polynomial for Hessian a I, with x = learning rate * a and an eigenvalue lam != 1 of W."""
     half = (1 + lam) / 2
     return np.roots(
         {
