@@ -52,4 +52,5 @@ class EverywhereToo:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Give the doctests their namespace."""
     config.pluginmanager.register(EverywhereToo())

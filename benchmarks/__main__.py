@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import time
 
 import jax
@@ -29,10 +30,11 @@ def main() -> None:
     results = {}
     for i, name in enumerate(chosen, 1):
         print(f"[{i}/{len(chosen)}] {name} ...", end=" ", flush=True)
-        start = time.perf_counter()
+        start, load = time.perf_counter(), os.getloadavg()[0]
         module = importlib.import_module(f"benchmarks.{WORKLOADS[name]}")
         with jax.enable_x64(module.X64):
             results[name] = module.run(options.quick)
+        results[name].load = load
         missed = sum(target["holds"] is False for target in results[name].targets)
         targets = f"{missed} of {len(results[name].targets)} targets missed"
         print(f"{time.perf_counter() - start:.0f} s, {targets}", flush=True)

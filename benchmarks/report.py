@@ -25,6 +25,7 @@ class Result:
     rows: list[dict[str, Any]] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    load: float | None = None  # the machine's load average when it began; nobody else's work is about zero
 
     def row(self, case: str, who: str, warm: Spread | None = None, cold: Cold | None = None, **more: Any) -> None:
         """One contender in one case; `more` are columns of this workload's own, numbers or text."""
@@ -58,7 +59,9 @@ def text(result: Result | dict[str, Any]) -> list[str]:
     lines = [f"## {result['title']}", "", result["setting"], "", *_rows(result["rows"])]
     if result["targets"]:
         lines += ["", *_targets(result["targets"])]
-    return lines + [line for note in result["notes"] for line in ("", note)]
+    lines += [line for note in result["notes"] for line in ("", note)]
+    load = result.get("load")
+    return [*lines, "", f"Load average when it began: {'not recorded' if load is None else f'{load:.1f}'}."]
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -71,7 +74,7 @@ def markdown(results: dict[str, Any]) -> str:
         + ". Written by `python -m benchmarks`, not by hand.",
         "",
         "Warm is min / **median** / max of repeated calls, contenders taking turns. Cold is tracing + compiling + the",
-        "first run in a fresh process, without imports; median of three. Ratios are of medians, times of this machine.",
+        "first run in a fresh process, without imports; median of up to three. Ratios are of medians, times of this machine.",
     ]
     for result in results["workloads"].values():
         lines += ["", *text(result)]

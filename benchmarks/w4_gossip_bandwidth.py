@@ -73,10 +73,10 @@ def run(quick: bool) -> Result:
 
 
 NOTE = """\
-What stands between the step and the copy. XLA compiles the whole step (gradient, descent, three rolls, x + (W y - x))
-to one fused loop and one copy. The loop reads each row three times, for itself and its neighbours; at 4 MB a row two
-of the three miss the inner caches. It cannot write to where it reads, so the scan, whose carry must end where it began,
-copies the result back: one more read and write of x. Ordinary stores also read a line before they overwrite it, which
-np.copyto avoids by streaming stores. So at least six units of memory traffic stand against two. Two steps unrolled into
-one loop body would save half the copies, but XLA fuses them and computes neighbours of neighbours again, which is
-slower."""
+What stands between the step and the copy. Seen in the compiled program: the whole step (gradient, descent, three rolls,
+x + (W y - x)) is one fused loop and one copy. The loop reads each row three times, for itself and its neighbours, and
+cannot write to where it reads, so the scan, whose carry must end where it began, copies the result back: four reads and
+two writes against one and one. A step that needs no neighbours (x <- c x) has no such copy. Inferred, not measured with
+counters: how many of the three reads the caches serve, at 4 MB a row, and what ordinary stores cost over the copy's.
+np.copyto runs on one core, XLA's loop on all. Two steps unrolled into one loop body would save half the copies, but XLA
+fuses them and computes neighbours of neighbours again, which was 1.6 to 2 times slower."""

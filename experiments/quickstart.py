@@ -258,9 +258,10 @@ def main(nodes: int = 16, l2: float = 0.1, steps: int = 5400, output: Path = Pat
     print(
         "vectors: sent by a node in a step. rate: factor per step, measured ± one standard deviation, and exact, from\n"
         "the implementation's own Jacobian. steps, Mbit: until the relative distance to the optimum is below 1e-6.\n"
-        f"Exact methods: measured and exact rates differ by at most {100 * abs(worst.difference):.3f} % ({worst.method}).\n"
+        f"Exact methods: measured and exact rates differ by at most {100 * abs(worst.difference):.3f} % "
+        f"({worst.method}).\n"
         "D-SGD does not reach the optimum: it converges to a biased point, at the distance that theory predicts."
     )
-    print(f"Picture: {output / 'convergence.png'}   Table: {output / 'table.md'}   {time.perf_counter() - started:.0f}
-    s")
+    print(f"Picture: {output / 'convergence.png'}   Table: {output / 'table.md'}")
+    print(f"{time.perf_counter() - started:.0f} s")
     return rows
