@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from adozoo._halo import Average, Route, concrete, route, varying
+from adozoo._mixings import register
 from adozoo.channel import Lossy, Noisy
-from adozoo.mixing import Dense, Mean, Mixing, Table, register
+from adozoo.mixing import Dense, Mean, Mixing, Table
 from adozoo.schedules import Cycle, GossipEvery, Random, Wrapper
 
 
@@ -70,7 +71,7 @@ class At(Wrapper):
 
 
 @partial(register, data_fields=["base", "allowed"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Only(Wrapper):
     """A mixing of which only some links are used: those of one delay."""
 
@@ -84,7 +85,7 @@ class Only(Wrapper):
 
 
 @partial(register, data_fields=["base"], meta_fields=["routes", "axis", "size"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Local(Spread):
     """A mixing where leaves are a device's own block of rows: see `adozoo.placement.local`.
 

@@ -25,8 +25,9 @@ from jaxtyping import Array, PyTree
 
 from adozoo._checks import check_choice, check_number
 from adozoo._delay import DelayedState, delayed
+from adozoo._mixings import register
 from adozoo._traffic import Traffic, mean_links, traffic
-from adozoo.mixing import Mixing, Table, register
+from adozoo.mixing import Mixing, Table
 from adozoo.schedules import Wrapper, check_key
 
 __all__ = [
@@ -46,7 +47,7 @@ LOST = ("renormalize", "keep", "return")
 
 
 @partial(register, data_fields=["base", "arrived"], meta_fields=["lost"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lossy(Wrapper):
     """A mixing some of whose messages do not arrive. `arrived(step, message, neighbors)` -> [n, k - 1] booleans."""
 
@@ -81,7 +82,7 @@ class Lossy(Wrapper):
 
 
 @partial(register, data_fields=["key", "probability"], meta_fields=["both_ways"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _RandomLosses:
     key: Array
     probability: Any
@@ -101,7 +102,7 @@ class _RandomLosses:
 
 
 @partial(register, data_fields=["kept"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _RecordedLosses:
     kept: Array
 
@@ -111,7 +112,7 @@ class _RecordedLosses:
 
 
 @partial(register, data_fields=["up"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _NodesUp:
     up: Array
 
@@ -222,7 +223,7 @@ def _lossy(name: str, mix: Mixing, arrived: Any, lost: str | None) -> Lossy:
 
 
 @partial(register, data_fields=["base", "scale", "key"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noisy(Wrapper):
     r"""Additive noise on every message: node i receives \sum_j W_ij (x_j + \xi_ij), with its own x_i undisturbed.
 

@@ -49,9 +49,10 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
+from adozoo._mixings import register
 from adozoo._spread import Local, Spread, spread
 from adozoo.channel import DelayedState
-from adozoo.mixing import Mixing, register
+from adozoo.mixing import Mixing
 
 
 def node_mesh(devices: Sequence[Any] | None = None, axis: str = "nodes") -> Mesh:
@@ -216,7 +217,7 @@ def local(mix: Mixing, axis_name: str, size: int) -> Mixing:
 
 
 @partial(register, data_fields=["base"], meta_fields=["mesh", "axis"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Placed(Spread):
     """A mixing over leaves that are sharded over a mesh. See `place`."""
 

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from adozoo._checks import check_number
-from adozoo.mixing import Mixing, Rolls, Table, mixing, register
+from adozoo._mixings import register
+from adozoo.mixing import Mixing, Rolls, Table, mixing
 
 
 class Varying(Mixing):
@@ -86,7 +87,7 @@ class Wrapper(Varying):
 
 
 @partial(register, data_fields=["mixings"], meta_fields=["n", "stochastic", "symmetric", "period"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cycle(Varying):
     """W_t = mixings[t mod p], each kept in its own fast form; one of them is chosen by a `lax.switch` at run time."""
 
@@ -175,7 +176,7 @@ def identity(n: int) -> Rolls:
 
 
 @partial(register, data_fields=["base"], meta_fields=["every"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GossipEvery(Wrapper):
     """A mixing used at steps t = every - 1 modulo every; the identity, and silence, at all others."""
 
@@ -247,7 +248,7 @@ def one_peer_exponential(n: int) -> Cycle:
 
 
 @partial(register, data_fields=["neighbors", "edges", "key"], meta_fields=["n", "draw", "probability"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Random(Varying):
     """Weights drawn anew at each step on the edges of a base graph. Symmetric and doubly stochastic at every step.
 

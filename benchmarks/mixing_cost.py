@@ -61,5 +61,5 @@ def _call(mix: Any, steps: int) -> Any:
 
 NOTE = """\
 An exponent above 1 is a step in the cost of an edge, where the arrays outgrow a cache: [1000, 32] is 128 kB and
-[100000, 32] is 13 MB. The ring, with the least arithmetic a number, shows it most. That caches are the cause is inferred from the
-sizes, not measured with counters."""
+[100000, 32] is 13 MB. The ring, with the least arithmetic a number, shows it most. That caches are
+the cause is inferred from the sizes, not measured with counters."""

@@ -69,12 +69,12 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# How fast adozoo is",
         "",
-        f"Measured by `make bench` on {machine['cores']} cores of {machine['cpu']}, {machine['system']}, with "
+        f"Measured on {machine['cores']} cores of {machine['cpu']}, {machine['system']}, with "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ". Written by `python -m benchmarks`, not by hand.",
         "",
         "Warm is min / **median** / max of repeated calls, contenders taking turns. Cold is tracing + compiling + the",
-        "first run in a fresh process, without imports; median of up to three. Ratios are of medians, times of this machine.",
+        "first run in a fresh process, without imports; median of up to three. Ratios are of medians.",
     ]
     for result in results["workloads"].values():
         lines += ["", *text(result)]

@@ -11,7 +11,6 @@ import adozoo
 
 channel, graphs = adozoo.channel, adozoo.graphs
 KEY = jax.random.key(1)
-RNG = np.random.default_rng(0)
 STAR = adozoo.mixing(graphs.star(5))
 TORUS = adozoo.mixing(graphs.torus(3, 4))
 DIGRAPH = adozoo.mixing(
@@ -67,7 +66,7 @@ def test_link_failures_hit_both_directions():
 def test_what_a_lost_message_does(mix, lost):
     """Masks given, weights by hand; step t uses mask t modulo their number."""
     W, n = np.asarray(mix.matrix), mix.n
-    kept = RNG.random((3, n, n)) < 0.6
+    kept = np.random.default_rng(0).random((3, n, n)) < 0.6
     matrices = drawn(channel.recorded_drops(mix, kept, lost), 5)
     for t in range(5):
         arrived = kept[t % 3] | np.eye(n, dtype=bool)
@@ -107,7 +106,7 @@ def test_nothing_lost_is_the_mixing_itself():
 
 
 def test_node_failures():
-    up = RNG.random((4, 12)) < 0.7
+    up = np.random.default_rng(0).random((4, 12)) < 0.7
     matrices = drawn(channel.node_failures(TORUS, up), 6)
     W = np.asarray(TORUS.matrix)
     for t in range(6):
@@ -132,7 +131,10 @@ def test_noise():
     scale, count = 0.7, 4000
     W = np.asarray(STAR.matrix)
     noisy = channel.noisy(STAR, scale, KEY)
-    x = {"a": jnp.asarray(RNG.normal(size=(5, 2))), "b": jnp.asarray(RNG.normal(size=5))}
+    x = {
+        "a": jnp.asarray(np.random.default_rng(0).normal(size=(5, 2))),
+        "b": jnp.asarray(np.random.default_rng(0).normal(size=5)),
+    }
     draw = jax.jit(jax.vmap(lambda t, message: noisy(x, t, message), in_axes=(0, None)), static_argnums=1)
 
     def errors(message):
@@ -192,8 +194,8 @@ def delayed_diging(W, start, A, b, rate, delays, steps):
 def test_delays(twin, factory, delays):
     """Methods with one and with two messages a step, each with a memory of its own."""
     problem = adozoo.problems.random_quadratic(5, 3, seed=1)
-    start = RNG.normal(size=(5, 3))
-    taus = RNG.integers(0, 4, (5, 5)) if delays == "by link" else delays
+    start = np.random.default_rng(0).normal(size=(5, 3))
+    taus = np.random.default_rng(0).integers(0, 4, (5, 5)) if delays == "by link" else delays
     tx = channel.delayed(lambda mix: factory(0.1, mix), STAR, taus)
     x, state, _ = adozoo.simulate(tx, problem.gradient, jnp.asarray(start), 9)
     A, b = np.asarray(problem.matrices), np.asarray(problem.centers)
@@ -207,7 +209,7 @@ def test_delays_over_schedules_and_lost_messages():
     lossy = channel.drops(adozoo.cycle([STAR, adozoo.exact_mean(5)]), 0.3, KEY)
     matrices = drawn(lossy, 4)
     tx = channel.delayed(lambda mix: adozoo.dsgd(0.1, mix), lossy, 1)
-    start = jnp.asarray(RNG.normal(size=(5, 2)))
+    start = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)))
     x, _, _ = adozoo.simulate(tx, lambda x, step, key: jnp.zeros_like(x), start, 4)
     expected, before = np.asarray(start), np.asarray(start)
     for W in matrices:

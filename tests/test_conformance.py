@@ -7,70 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import DIM, EACH, ENTRIES, MATRICES, MIXINGS, NODES, OVER_GRAPHS, PAIRS, PROBLEM, START, steps, widest
 from twins import TWINS
 
 import adozoo
 
-ENTRIES = adozoo.zoo.entries()
-NODES, DIM, STEPS, MATCHED = 5, 3, 1000, 12
-RNG = np.random.default_rng(7)
-PROBLEM = adozoo.problems.random_quadratic(NODES, DIM, strong_convexity=0.3, seed=3)
-START = RNG.normal(size=(NODES, DIM))
-
-
-def symmetric(*edges):
-    """Irregular weights on the given edges, no smaller than 1/2 on the diagonal."""
-    W = np.eye(NODES)
-    for number, (i, j) in enumerate(edges):
-        share = 0.12 + 0.02 * number
-        W -= share * np.outer(np.eye(NODES)[i] - np.eye(NODES)[j], np.eye(NODES)[i] - np.eye(NODES)[j])
-    return W
-
-
-def directed(own, *permutations):
-    """Doubly stochastic, not symmetric, and no circulant."""
-    share = (1 - own) / len(permutations)
-    return own * np.eye(NODES) + sum(share * np.eye(NODES)[list(p)] for p in permutations)
-
-
-def column(*edges):
-    """Sender j splits what it has evenly among itself and those it reaches; edges are (sender, receiver)."""
-    reach = np.eye(NODES)
-    for j, i in edges:
-        reach[i, j] = 1
-    return reach / reach.sum(0)
-
-
-RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)]
-# One period of each kind. In the last three no single step connects the nodes.
-MATRICES = {
-    "symmetric": [symmetric(*RING, (0, 2))],
-    "directed": [directed(0.4, [1, 2, 3, 4, 0], [2, 0, 1, 4, 3])],
-    "column": [column(*RING, (0, 2), (0, 3), (3, 1))],
-    "varying": [symmetric((0, 1), (2, 3)), symmetric((1, 2), (3, 4), (0, 4))],
-    "varying_directed": [directed(0.5, [1, 0, 3, 4, 2]), directed(0.3, [3, 1, 0, 4, 2])],
-    "varying_column": [column((0, 1), (0, 2), (3, 4)), column((1, 0), (2, 3), (4, 0)), column((0, 4), (2, 0))],
-    "mean": [np.full((NODES, NODES), 1 / NODES)],
-}
-
-
-def build_mixing(kind, matrices):
-    demanded = "column" if "column" in kind else "doubly"
-    parts = [adozoo.mixing(W, stochastic=demanded, require_connected=len(matrices) == 1) for W in matrices]
-    return parts[0] if len(parts) == 1 else adozoo.cycle(parts)
-
-
-MIXINGS = {kind: build_mixing(kind, matrices) for kind, matrices in MATRICES.items()}
-PAIRS = [(name, kind) for name, entry in ENTRIES.items() for kind, mix in MIXINGS.items() if entry.admits(mix)]
-EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
-OVER_GRAPHS = pytest.mark.parametrize(
-    "entry", [pytest.param(e, id=name) for name, e in ENTRIES.items() if e.admits(MIXINGS["symmetric"])]
-)
-
-
-def widest(entry):
-    """The least restricted kind of fixed mixing that a method admits."""
-    return next(kind for kind in ("column", "directed", "symmetric", "mean") if entry.admits(MIXINGS[kind]))
+STEPS, MATCHED = 1000, 12
 
 
 def step_size(t):
@@ -93,16 +35,6 @@ def trajectory(name, kind):
     tx = ENTRIES[name].build(jax_step_size, MIXINGS[kind])
     run = jax.jit(lambda x: adozoo.simulate(tx, PROBLEM.gradient, x, STEPS, metrics=lambda x: x)[2])
     return np.asarray(run(jnp.asarray(beginning(ENTRIES[name]))))
-
-
-def steps(tx, params, count, gradient=jnp.zeros_like):
-    """`count` steps of a transformation, op by op; the params after each."""
-    state, path = tx.init(params), []
-    for _ in range(count):
-        updates, state = tx.update(gradient(params), state, params)
-        params = optax.apply_updates(params, updates)
-        path.append((params, state))
-    return path
 
 
 def test_twins_cover_the_registry():
@@ -159,7 +91,7 @@ def test_protocol(entry):
     """The types that optax knows; one state after another of the same kind; every leaf of params treated alike."""
     tx = entry.build(0.1, MIXINGS[widest(entry)])
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
-    flat = jnp.asarray(RNG.normal(size=(NODES, 10)))
+    flat = jnp.asarray(np.random.default_rng(0).normal(size=(NODES, 10)))
     tree = tree_of(flat)
 
     def bend(x):
@@ -277,35 +209,6 @@ def test_nodes_have_no_number(entry):
     np.testing.assert_allclose(relabelled, plain[:, order], rtol=0, atol=1e-12)
 
 
-@EACH
-def test_linear_means_affine(entry):
-    """update(2 u - v) = 2 update(u) - update(v) in params, gradients and state, at any count, iff declared."""
-    kind = widest(entry)
-    tx = entry.build(0.1, MIXINGS[kind])
-    template = (jnp.asarray(START), tx.init(jnp.asarray(START)), jnp.asarray(START))
-    leaves, structure = jax.tree.flatten(template)
-
-    def update(values):
-        x, state, g = jax.tree.unflatten(structure, values)
-        return jax.tree.leaves(tx.update(g, state, x))
-
-    def affine(count):
-        def point():
-            return [
-                jnp.full_like(leaf, count)
-                if jnp.issubdtype(leaf.dtype, jnp.integer)
-                else jnp.asarray(1 + RNG.random(leaf.shape))
-                for leaf in leaves
-            ]
-
-        u, v = point(), point()
-        between = update([2 * a - b for a, b in zip(u, v, strict=True)])
-        expected = [2 * a - b for a, b in zip(update(u), update(v), strict=True)]
-        return all(bool(jnp.allclose(a, b, rtol=0, atol=1e-10)) for a, b in zip(between, expected, strict=True))
-
-    assert affine(0) is affine(5) is entry.linear
-
-
 def weighted_mean(params, state):
     """The mean over nodes, by push-sum weights where the state has them."""
     weight = optax.tree.get(state, "weight", jnp.ones(NODES))
@@ -326,7 +229,7 @@ def repeated(fault, entry):
 @OVER_GRAPHS
 def test_failures_on_both_sides_preserve_the_mean(entry):
     ring, key = MIXINGS["symmetric"], jax.random.key(2)
-    up = RNG.random((4, NODES)) < 0.6
+    up = np.random.default_rng(0).random((4, NODES)) < 0.6
     for fault in (adozoo.channel.link_failures(ring, 0.5, key), adozoo.channel.node_failures(ring, up)):
         path = repeated(fault, entry)
         for params, state in path:
@@ -364,52 +267,3 @@ def test_no_delay_is_no_fault_and_delays_stay_finite(entry):
     late = steps(adozoo.channel.delayed(build, mix, 2), start, 6, gradient)
     assert bool(jnp.isfinite(late[-1][0]).all())
     assert not np.allclose(late[3][0], plain[3][0], atol=1e-6)
-
-
-@EACH
-def test_declared_traffic_is_what_is_sent(entry):
-    mix = MIXINGS[widest(entry)]
-    params = {"w": jnp.zeros((NODES, 2, 3), jnp.float32), "b": jnp.zeros((NODES, 4), jnp.float32)}
-    traffic = adozoo.channel.traffic(lambda mix: entry.build(0.1, mix), mix, params)
-    links = adozoo.channel.mean_links(mix)
-    assert traffic.bits == pytest.approx(links * 32 * (10 * entry.vectors + entry.scalars))
-    assert traffic.bits_per_node == pytest.approx(traffic.bits / NODES)
-
-
-class Disturbed(adozoo.Mixing):
-    """Adds to what the k-th message of a step brings, and writes down what is sent."""
-
-    is_mean = varying = remembers = True
-
-    def __init__(self, base, added=()):
-        self.base, self.added, self.sent = base, added, []
-        self.n, self.stochastic, self.symmetric = base.n, base.stochastic, base.symmetric
-
-    def __call__(self, tree, step=0, message=0):
-        number = len(self.sent)
-        self.sent.append(tree)
-        heard = self.base(tree, step, message)
-        if number < len(self.added):
-            heard = jax.tree.map(lambda x: x + self.added[number], heard)
-        return heard
-
-
-@EACH
-def test_declared_rounds_are_the_longest_chain_of_messages(entry):
-    start, base = jnp.asarray(START), MIXINGS[widest(entry)]
-
-    def sent(added):
-        mix = Disturbed(base, added)
-        tx = entry.build(0.1, mix)
-        tx.update(start, tx.init(start), start)
-        return [sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(message)) for message in mix.sent]
-
-    count = len(sent(()))
-    depth = [1] * count
-    for k in range(count):
-        tangents = [jnp.array(float(k == other)) for other in range(count)]
-        _, changes = jax.jvp(sent, ([jnp.zeros(())] * count,), (tangents,))
-        for later in range(k + 1, count):
-            if changes[later] != 0:
-                depth[later] = max(depth[later], depth[k] + 1)
-    assert max(depth) == entry.rounds

@@ -28,7 +28,7 @@ EACH = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 
 @EACH
 def test_gradients_are_those_of_the_losses(problem):
-    points = jnp.asarray(RNG.normal(size=(problem.n, problem.dim)))
+    points = jnp.asarray(np.random.default_rng(0).normal(size=(problem.n, problem.dim)))
     jacobians = jax.vmap(jax.jacobian(problem.local_loss))(points)  # [point, objective, d]
     own = jacobians[jnp.arange(problem.n), jnp.arange(problem.n)]
     np.testing.assert_allclose(problem.exact_gradient(points), own, rtol=0, atol=1e-12)
@@ -44,7 +44,7 @@ def test_the_optimum(problem):
     assert np.linalg.norm(pulls.mean(0)) < 1e-12
     assert float(problem.heterogeneity) == pytest.approx(np.mean(np.sum(pulls**2, 1)), abs=1e-15)
     assert float(problem.optimal_value) == pytest.approx(float(problem.loss(problem.optimum)))
-    for nearby in RNG.normal(size=(5, problem.dim)):
+    for nearby in np.random.default_rng(0).normal(size=(5, problem.dim)):
         assert problem.loss(problem.optimum + 0.1 * nearby) >= problem.optimal_value
     metrics = problem.metrics()
     assert abs(float(metrics["suboptimality"](there))) < 1e-14
@@ -59,7 +59,11 @@ def test_constants_hold_for_every_node(problem):
     mu, L = problem.strong_convexity, problem.smoothness
     hessians = jax.jit(lambda x: jax.hessian(problem.local_loss)(x))
     spectra = np.array(
-        [np.linalg.eigvalsh(hessians(scale * x)) for scale in (0, 0.5, 3) for x in RNG.normal(size=(4, problem.dim))]
+        [
+            np.linalg.eigvalsh(hessians(scale * x))
+            for scale in (0, 0.5, 3)
+            for x in np.random.default_rng(0).normal(size=(4, problem.dim))
+        ]
     )
     assert mu - 1e-9 <= spectra.min()
     assert spectra.max() <= L + 1e-9
@@ -80,7 +84,7 @@ def test_the_dials_of_random_quadratics(heterogeneity):
 
 def test_additive_noise():
     problem = problems.random_quadratic(5, 4, noise=0.3)
-    x = jnp.asarray(RNG.normal(size=(5, 4)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)))
     draws = jax.vmap(lambda key: problem.gradient(x, 0, key))(jax.random.split(jax.random.key(0), 4000))
     errors = (np.asarray(draws) - np.asarray(problem.exact_gradient(x))).reshape(4000, -1)
     np.testing.assert_allclose(errors.std(0), 0.3, rtol=5 / np.sqrt(8000))
@@ -94,7 +98,7 @@ def test_the_noise_of_isotropic_quadratics(dim, batch):
     """E g = x and E ||g||^2 = zeta ||x||^2, with zeta = (d + 1 + b) / b."""
     problem = problems.isotropic_quadratic(3, dim, batch)
     assert problem.zeta == (dim + 1 + batch) / batch
-    x = jnp.asarray(RNG.normal(size=(3, dim)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, dim)))
     count = 40_000
     draws = np.asarray(jax.vmap(lambda key: problem.gradient(x, 0, key))(jax.random.split(jax.random.key(2), count)))
     squares = (draws**2).sum(2)
@@ -114,7 +118,7 @@ def test_padding_changes_nothing(build):
     padded = build(FEATURES, targets, 0.2, weights)
     other = np.where(weights[..., None] > 0, FEATURES, 100.0)
     again = build(other, targets, 0.2, weights)
-    x = jnp.asarray(RNG.normal(size=(4, 3)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
     np.testing.assert_allclose(again.exact_gradient(x), padded.exact_gradient(x), rtol=0, atol=1e-13)
     np.testing.assert_allclose(again.optimum, padded.optimum, rtol=0, atol=1e-12)
     np.testing.assert_allclose(again.constants, padded.constants, rtol=1e-12)
@@ -125,7 +129,7 @@ def test_padding_changes_nothing(build):
 
 
 def test_labels():
-    x = jnp.asarray(RNG.normal(size=(4, 3)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
     signs, bits = problems.logistic(FEATURES, LABELS, 0.1), problems.logistic(FEATURES, (LABELS + 1) // 2, 0.1)
     np.testing.assert_array_equal(bits.exact_gradient(x), signs.exact_gradient(x))
     right = np.sign(FEATURES @ np.asarray(x[0])) == LABELS

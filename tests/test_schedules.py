@@ -10,7 +10,6 @@ import adozoo
 
 graphs = adozoo.graphs
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
 
 
 def drawn(mix, count):
@@ -22,7 +21,7 @@ def test_cycle_with_python_and_traced_steps():
     parts = [adozoo.mixing(graphs.ring(6)), adozoo.mixing(graphs.star(6)), adozoo.exact_mean(6), adozoo.identity(6)]
     mix = adozoo.cycle(parts)
     assert (mix.n, mix.period, mix.varying, mix.symmetric, mix.stochastic) == (6, 4, True, True, "doubly")
-    x = jnp.asarray(RNG.normal(size=(6, 2)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)))
     traced = jax.jit(lambda x, t: (mix(x, t), mix.table_at(t), mix.links(t)))
     for t in range(9):
         part = parts[t % 4]
@@ -53,7 +52,7 @@ def test_one_peer_exponential_averages_exactly(n):
     assert len(matrices) == mix.period == np.log2(n)
     for t, W in enumerate(matrices):  # i hears from i + 2^t
         np.testing.assert_array_equal(W, (np.eye(n) + np.roll(np.eye(n), 2**t, axis=1)) / 2)
-    x = jnp.asarray(RNG.normal(size=(n, 3)))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(n, 3)))
     for t in range(5, 5 + mix.period):  # any run of that many steps will do
         x = mix(x, t)
     np.testing.assert_allclose(x, np.broadcast_to(x.mean(0), x.shape), rtol=0, atol=1e-15)

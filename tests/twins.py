@@ -1,7 +1,7 @@
-r"""Plain-numpy twins of the registered methods: loops over nodes and neighbours, in the forms in which papers print them.
+r"""Plain-NumPy twins of the registered methods: loops over nodes and neighbours, in the forms that papers print.
 
-A twin is `twin(start, gradient, weights, rate, steps, **hyperparameters)` -> [x^1, ..., x^T], where `start` and every x
-are dictionaries of one array a node, `gradient(i, x_i)` is node i's gradient, `weights(t)[i][j]` what i gives to a
+A twin is `twin(start, gradient, weights, rate, steps, **hyperparameters)` -> [x^1, ..., x^T], where `start` and every
+x are dictionaries of one array a node, `gradient(i, x_i)` is node i's gradient, `weights(t)[i][j]` what i gives to a
 message from j at step t, and `rate(t)` the step size. The two-step forms of EXTRA, D2 and exact diffusion hold for
 fixed weights only, which is all that those methods admit.
 """
@@ -114,7 +114,7 @@ def nids(start, gradient, weights, rate, steps):
 
 
 def gradient_tracking(start, gradient, weights, rate, steps, variant="diging"):
-    """DIGing's order: x^{t+1} from W_t x^t and s^t, then s^{t+1} = W_t s^t + g^{t+1} - g^t. AugDGM mixes before it steps."""
+    """DIGing's order: x^{t+1} from W_t x^t and s^t, then s^{t+1} = W_t s^t + g^{t+1} - g^t. AugDGM mixes s first."""
     x, path = dict(start), []
     g = {i: gradient(i, x[i]) for i in x}
     s = dict(g)

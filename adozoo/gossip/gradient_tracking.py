@@ -6,8 +6,8 @@ s^t tracks the average gradient (`adozoo.track_gradients`), and the params step 
   atc      s^t = W s^{t-1} + g^t - g^{t-1}     x^{t+1} = W (x^t - \eta s^t)
   aug_dgm  s^t = W (s^{t-1} + g^t - g^{t-1})   x^{t+1} = W (x^t - \eta s^t)
 
-from s^{-1} = g^{-1} = 0, so that s^0 = g^0 without a gradient in `init`. Over a time-varying graph, step t uses W_t for
-both its messages: for s^t in "diging" and "atc", which send it along with x^t, so that s^{t+1} = W_t s^t + ... The
+from s^{-1} = g^{-1} = 0, so that s^0 = g^0 without a gradient in `init`. Over a time-varying graph all messages of
+step t use W_t; in "diging" and "atc" that includes s^t, which travels with x^t, so that s^{t+1} = W_t s^t + ... The
 published AugDGM (and decent-bench's) starts from s^0 = g^0 instead of W g^0: since then s^1 = W g^1, that is this
 method started one D-SGD step later, at W (x^0 - \eta g^0).
 

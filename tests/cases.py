@@ -1,0 +1,79 @@
+"""What the tests of all registered methods share: mixings of each kind, and a problem whose nodes differ."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adozoo
+
+ENTRIES = adozoo.zoo.entries()
+NODES, DIM = 5, 3
+RNG = np.random.default_rng(7)
+PROBLEM = adozoo.problems.random_quadratic(NODES, DIM, strong_convexity=0.3, seed=3)
+START = RNG.normal(size=(NODES, DIM))
+
+
+def symmetric(*edges):
+    """Irregular weights on the given edges, no smaller than 1/2 on the diagonal."""
+    W = np.eye(NODES)
+    for number, (i, j) in enumerate(edges):
+        share = 0.12 + 0.02 * number
+        W -= share * np.outer(np.eye(NODES)[i] - np.eye(NODES)[j], np.eye(NODES)[i] - np.eye(NODES)[j])
+    return W
+
+
+def directed(own, *permutations):
+    """Doubly stochastic, not symmetric, and no circulant."""
+    share = (1 - own) / len(permutations)
+    return own * np.eye(NODES) + sum(share * np.eye(NODES)[list(p)] for p in permutations)
+
+
+def column(*edges):
+    """Sender j splits what it has evenly among itself and those it reaches; edges are (sender, receiver)."""
+    reach = np.eye(NODES)
+    for j, i in edges:
+        reach[i, j] = 1
+    return reach / reach.sum(0)
+
+
+RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)]
+# One period of each kind. In the last three no single step connects the nodes.
+MATRICES = {
+    "symmetric": [symmetric(*RING, (0, 2))],
+    "directed": [directed(0.4, [1, 2, 3, 4, 0], [2, 0, 1, 4, 3])],
+    "column": [column(*RING, (0, 2), (0, 3), (3, 1))],
+    "varying": [symmetric((0, 1), (2, 3)), symmetric((1, 2), (3, 4), (0, 4))],
+    "varying_directed": [directed(0.5, [1, 0, 3, 4, 2]), directed(0.3, [3, 1, 0, 4, 2])],
+    "varying_column": [column((0, 1), (0, 2), (3, 4)), column((1, 0), (2, 3), (4, 0)), column((0, 4), (2, 0))],
+    "mean": [np.full((NODES, NODES), 1 / NODES)],
+}
+
+
+def build_mixing(kind, matrices):
+    demanded = "column" if "column" in kind else "doubly"
+    parts = [adozoo.mixing(W, stochastic=demanded, require_connected=len(matrices) == 1) for W in matrices]
+    return parts[0] if len(parts) == 1 else adozoo.cycle(parts)
+
+
+MIXINGS = {kind: build_mixing(kind, matrices) for kind, matrices in MATRICES.items()}
+PAIRS = [(name, kind) for name, entry in ENTRIES.items() for kind, mix in MIXINGS.items() if entry.admits(mix)]
+EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+OVER_GRAPHS = pytest.mark.parametrize(
+    "entry", [pytest.param(e, id=name) for name, e in ENTRIES.items() if e.admits(MIXINGS["symmetric"])]
+)
+
+
+def widest(entry):
+    """The least restricted kind of fixed mixing that a method admits."""
+    return next(kind for kind in ("column", "directed", "symmetric", "mean") if entry.admits(MIXINGS[kind]))
+
+
+def steps(tx, params, count, gradient=jnp.zeros_like):
+    """`count` steps of a transformation, op by op; the params after each."""
+    state, path = tx.init(params), []
+    for _ in range(count):
+        updates, state = tx.update(gradient(params), state, params)
+        params = optax.apply_updates(params, updates)
+        path.append((params, state))
+    return path
