@@ -228,9 +228,10 @@ def repeated(fault, entry):
 
 @OVER_GRAPHS
 def test_failures_on_both_sides_preserve_the_mean(entry):
-    ring, key = MIXINGS["symmetric"], jax.random.key(2)
-    up = np.random.default_rng(0).random((4, NODES)) < 0.6
-    for fault in (adozoo.channel.link_failures(ring, 0.5, key), adozoo.channel.node_failures(ring, up)):
+    ring = MIXINGS["symmetric"]
+    coins = np.random.default_rng(0).random((4, NODES, NODES)) < 0.6
+    both_ways = adozoo.channel.recorded_drops(ring, coins & coins.transpose(0, 2, 1), "keep")
+    for fault in (both_ways, adozoo.channel.node_failures(ring, coins[0])):
         path = repeated(fault, entry)
         for params, state in path:
             np.testing.assert_allclose(weighted_mean(params, state), START.mean(0), rtol=0, atol=1e-13)
@@ -247,7 +248,8 @@ def test_returned_messages_preserve_the_sum_of_push_sum(name):
 @OVER_GRAPHS
 @pytest.mark.parametrize("lost", ["keep", "renormalize"])
 def test_nodes_that_agree_stay_in_agreement_under_drops(entry, lost):
-    lossy = adozoo.channel.drops(MIXINGS["symmetric"], 0.5, jax.random.key(3), lost)
+    kept = np.random.default_rng(1).random((3, NODES, NODES)) < 0.5
+    lossy = adozoo.channel.recorded_drops(MIXINGS["symmetric"], kept, lost)
     common = jnp.broadcast_to(jnp.arange(1.0, DIM + 1), (NODES, DIM))
     for params, _ in steps(entry.build(0.1, lossy), common, 4):
         np.testing.assert_allclose(params, common, rtol=0, atol=1e-13)

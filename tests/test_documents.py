@@ -60,3 +60,11 @@ def test_readme_names_both_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make quickstart" in text
     assert "make test" in text
+
+
+def test_readme_lists_every_method_as_it_is_registered():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, entry in adozoo.zoo.entries().items():
+        row = next((line for line in text.splitlines() if line.startswith(f"| `{name}` |")), "")
+        exact = f"| {'yes' if entry.exact else 'no'} | {entry.vectors:g} "
+        assert all(part in row for part in (entry.factory.__name__, entry.title, entry.paper, exact)), name

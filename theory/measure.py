@@ -4,15 +4,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-BLOCKS = 8
-"""The scatter of the slopes of this many stretches of the run gives the uncertainty."""
+WINDOWS = 9
+"""The spread of the slopes over this many windows, each three quarters of what is fitted, is the uncertainty."""
 
 
 class FittedRate(NamedTuple):
     """A measured linear rate: error ~ rate**step over steps start <= step < stop."""
 
     rate: float
-    uncertainty: float  # one standard deviation, of the rate
+    uncertainty: float  # of the rate: the spread of fits to shifted windows
     start: int
     stop: int
 
@@ -22,8 +22,8 @@ def fit_rate(errors: Any, every: int = 1, floor: float = 1e3) -> FittedRate:
 
     The floor is found first: errors within a factor `floor` of the smallest one that the run settles at are rounding,
     and the fit stops before them. Burn-in is skipped by fitting only the last third of what is left: there the slowest
-    mode rules. The rate is the least-squares slope of log error; its uncertainty combines the scatter of the slopes of
-    eight stretches (modes that oscillate) with the drift between the two halves of the window (modes that still decay).
+    mode rules. The rate is the least-squares slope of log error; its uncertainty is the spread of the slopes of windows
+    shifted within the fitted part, which modes that oscillate and modes that still decay both widen.
 
     Args:
       errors: positive errors of records 0, 1, ..., such as distances to the limit; array [t].
@@ -56,15 +56,14 @@ def fit_rate(errors: Any, every: int = 1, floor: float = 1e3) -> FittedRate:
         above = np.flatnonzero(values > floor * values.min()) if settled else np.arange(stop)
         stop = int(above[-1]) + 1 if above.size else 0
     start = 2 * stop // 3
-    if stop - start < 2 * BLOCKS:
+    if stop - start < 16:
         return FittedRate(np.nan, np.nan, start * every, stop * every)
     logs = np.log(values[start:stop])
-    slope = _slope(logs)
-    stretches = np.array([_slope(part) for part in np.array_split(logs, BLOCKS)])
-    halves = [_slope(part) for part in np.array_split(logs, 2)]
-    spread = np.hypot(stretches.std(ddof=1) / np.sqrt(BLOCKS), halves[1] - halves[0])
-    rate = float(np.exp(slope / every))
-    return FittedRate(rate, float(rate * spread / every), start * every, stop * every)
+    length = 3 * logs.size // 4
+    shifts = np.linspace(0, logs.size - length, WINDOWS).astype(int)
+    slopes = [_slope(logs[shift : shift + length]) for shift in shifts]
+    rate = float(np.exp(_slope(logs) / every))
+    return FittedRate(rate, float(rate * np.ptp(slopes) / every), start * every, stop * every)
 
 
 def _slope(logs: np.ndarray) -> float:
