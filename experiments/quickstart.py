@@ -130,7 +130,7 @@ def evaluate(
         def distance(point: Any) -> Any:
             return jnp.sqrt(jnp.mean(jnp.sum((params - point) ** 2, axis=1))) / size
 
-        return {"optimum": distance(problem.optimum), "limit": distance(jnp.asarray(exact.params))}
+        return {"optimum": distance(problem.optimum[None]), "limit": distance(jnp.asarray(exact.params))}
 
     run = jax.jit(lambda x: adozoo.simulate(factory(mix), problem.gradient, x, steps, metrics=metrics)[2])
     trace = jax.tree.map(np.asarray, run(start(problem)))
@@ -256,8 +256,8 @@ def main(nodes: int = 16, l2: float = 0.1, steps: int = 5400, output: Path = Pat
     worst = max((row for row in rows if row.exact_method), key=lambda row: abs(row.difference))
     print(f"\n{text}\n")
     print(
-        "vectors: sent by a node in a step. rate: factor per step, measured ± the spread of fits to shifted windows, and exact,\n"
-        "from the implementation's own Jacobian. steps, Mbit: until the relative distance to the optimum is below 1e-6.\n"
+        "vectors: sent by a node in a step. rate: factor per step, measured ± the spread of fits to shifted windows,\n"
+        "and exact, from the implementation's own Jacobian. steps, Mbit: until the relative distance is below 1e-6.\n"
         f"Exact methods: measured and exact rates differ by at most {100 * abs(worst.difference):.3f} % "
         f"({worst.method}).\n"
         "D-SGD does not reach the optimum: it converges to a biased point, at the distance that theory predicts."
