@@ -21,6 +21,21 @@ class Traffic(NamedTuple):
     bits: float  # over all links
     bits_per_node: float  # that a node sends, on average
 
+    def meter(self) -> Callable[[PyTree, PyTree, Any], Any]:
+        """A metric for `adozoo.simulate`: the bits that all nodes together have sent so far.
+
+        Example:
+          >>> mix = adozoo.exact_mean(2)
+          >>> x = jnp.zeros((2, 1))
+          >>> sent = adozoo.channel.traffic(lambda mix: adozoo.dsgd(0.1, mix), mix, x)
+          >>> metrics = {"bits": sent.meter()}
+          >>> adozoo.simulate(
+          ...     adozoo.dsgd(0.1, mix), lambda x, step, key: x, x, 3, metrics=metrics
+          ... )[2]["bits"]
+          Array([128., 256., 384.], dtype=float64)
+        """
+        return lambda params, state, steps: steps * self.bits
+
 
 def traffic(factory: Callable[[Mixing], optax.GradientTransformation], mix: Mixing, params: PyTree) -> Traffic:
     """Count what one step sends, by watching the method use its mixing; nothing is computed.
