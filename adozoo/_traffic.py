@@ -34,7 +34,7 @@ class Traffic(NamedTuple):
           ... )[2]["bits"]
           Array([128., 256., 384.], dtype=float64)
         """
-        return lambda params, state, steps: steps * self.bits
+        return lambda params, state, steps: steps * jnp.asarray(self.bits, float)
 
 
 def traffic(factory: Callable[[Mixing], optax.GradientTransformation], mix: Mixing, params: PyTree) -> Traffic:

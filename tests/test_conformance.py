@@ -124,16 +124,18 @@ def test_shapes_and_dtypes_are_kept(entry, dtype):
 
     def run(params, learning_rate, hyperparameters):
         tx = entry.build(learning_rate, MIXINGS[widest(entry)], **hyperparameters)
-        x, state, _ = adozoo.simulate(tx, lambda x, step, key: x, params, 2)
-        return x, (tx.init(params), state)
+        state = tx.init(params)
+        updates, after = tx.update(params, state, params)
+        adozoo.simulate(tx, lambda x, step, key: x, params, 2)  # whose scan is strict about what it carries
+        return updates, (state, after)
 
     for scalar in (None, jnp.float64, jnp.float32, jnp.bfloat16):
         if scalar is None:
-            after, states = jax.eval_shape(lambda p: run(p, 0.1, fractions), params)
+            updates, states = jax.eval_shape(lambda p: run(p, 0.1, fractions), params)
         else:
             one = jax.ShapeDtypeStruct((), scalar)
-            after, states = jax.eval_shape(run, params, one, dict.fromkeys(fractions, one))
-        assert shapes(after) == shapes(params)
+            updates, states = jax.eval_shape(run, params, one, dict.fromkeys(fractions, one))
+        assert shapes(updates) == shapes(params)
         assert shapes(states[0]) == shapes(states[1])
 
 

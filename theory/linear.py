@@ -96,7 +96,7 @@ def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
         else:
             try:
                 start = np.random.default_rng(0).normal(size=size)
-                top = scipy.sparse.linalg.eigs(power, k=4, v0=start, return_eigenvectors=False, tol=1e-13)
+                top = scipy.sparse.linalg.eigs(power, k=4, ncv=120, v0=start, return_eigenvectors=False, tol=1e-13)
                 return float(np.exp((np.log(np.abs(top).max()) + log_scale) / 2**SQUARINGS))
             except scipy.sparse.linalg.ArpackNoConvergence:
                 pass
