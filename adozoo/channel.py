@@ -93,11 +93,14 @@ class _RandomLosses:
         nodes = jnp.arange(n)[:, None]
         other = neighbors[:, 1:]
         key = jax.random.fold_in(jax.random.fold_in(self.key, step), message)
-        link = nodes * n + other
+        first, second = jnp.broadcast_arrays(nodes, other)
         if self.both_ways:  # both ends of a link see one coin
-            link = jnp.minimum(nodes, other) * n + jnp.maximum(nodes, other)
-        keys = jax.vmap(lambda code: jax.random.fold_in(key, code))(link.ravel())
-        coins = jax.vmap(jax.random.uniform)(keys).reshape(link.shape)
+            first, second = jnp.minimum(first, second), jnp.maximum(first, second)
+
+        def coin(i: Array, j: Array) -> Array:
+            return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, i), j))
+
+        coins = jax.vmap(coin)(first.ravel(), second.ravel()).reshape(other.shape)
         return coins >= self.probability
 
 
