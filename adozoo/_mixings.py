@@ -88,8 +88,7 @@ class Mixing:
 
         Both [n, k], numpy or JAX arrays (traced where the mixing is).
         """
-        neighbors, weights = neighbor_table(self.matrix)
-        return neighbors, jnp.asarray(weights)
+        return neighbor_table(self.matrix)
 
     def table_at(self, step: Any, message: int = 0) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
         """The table of the fixed mixing that acts at one step; the step may be traced."""
@@ -122,7 +121,7 @@ def _in_compute_dtype(mix_leaf: Any, x: Array) -> Array:
     return mix_leaf(x)
 
 
-def _columns(weight: Array, x: Array) -> Array:
+def _columns(weight: Any, x: Array) -> Any:
     """Weights [...] given the trailing axes of x and its dtype."""
     return weight.astype(x.dtype).reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
 
@@ -139,7 +138,7 @@ def _gather_roll(x: Array, shift: int, axis: int) -> Array:
 class Rolls(Mixing):
     """A circulant over cyclic groups: x_i <- sum_k weights[k] x_{i + shifts[k]}, indices modulo `shape`."""
 
-    weights: Float[Array, " k"]
+    weights: Float[Array, " k"] | Float[np.ndarray, " k"]
     shape: tuple[int, ...]
     shifts: tuple[tuple[int, ...], ...]
     n: int
@@ -166,7 +165,8 @@ class Rolls(Mixing):
 
     def table(self) -> tuple[Any, Any]:
         neighbors, order = roll_table(self.shape, self.shifts)
-        return neighbors, jnp.broadcast_to(jnp.append(self.weights, 0.0)[order], neighbors.shape)
+        of = np if isinstance(self.weights, np.ndarray) else jnp
+        return neighbors, of.broadcast_to(of.append(self.weights, 0.0)[order], neighbors.shape)
 
 
 @partial(register, data_fields=["neighbors", "weights"], meta_fields=["n", "stochastic", "symmetric"])
@@ -174,8 +174,8 @@ class Rolls(Mixing):
 class Table(Mixing):
     """Bounded degree: x_i <- sum_k weights[i, k] x[neighbors[i, k]]; missing neighbours have weight 0."""
 
-    neighbors: Int[Array, "n k"]
-    weights: Float[Array, "n k"]
+    neighbors: Int[Array, "n k"] | Int[np.ndarray, "n k"]
+    weights: Float[Array, "n k"] | Float[np.ndarray, "n k"]
     n: int
     stochastic: str = "doubly"
     symmetric: bool = True
@@ -193,9 +193,9 @@ class Table(Mixing):
 class Sparse(Mixing):
     """Any sparsity: entries (receivers, senders, weights), ordered by receiver, one segment sum."""
 
-    receivers: Int[Array, " e"]
-    senders: Int[Array, " e"]
-    weights: Float[Array, " e"]
+    receivers: Int[Array, " e"] | Int[np.ndarray, " e"]
+    senders: Int[Array, " e"] | Int[np.ndarray, " e"]
+    weights: Float[Array, " e"] | Float[np.ndarray, " e"]
     n: int
     stochastic: str = "doubly"
     symmetric: bool = True
@@ -206,8 +206,7 @@ class Sparse(Mixing):
 
     def table(self) -> tuple[Any, Any]:
         entries = (np.asarray(self.weights), (np.asarray(self.receivers), np.asarray(self.senders)))
-        neighbors, weights = neighbor_table(sp.csr_array(entries, shape=(self.n, self.n)))
-        return neighbors, jnp.asarray(weights)
+        return neighbor_table(sp.csr_array(entries, shape=(self.n, self.n)))
 
 
 @partial(register, data_fields=["dense"], meta_fields=["n", "stochastic", "symmetric"])
@@ -215,7 +214,7 @@ class Sparse(Mixing):
 class Dense(Mixing):
     """One matrix product with W, at full precision on every device."""
 
-    dense: Float[Array, "n n"]
+    dense: Float[Array, "n n"] | Float[np.ndarray, "n n"]
     n: int
     stochastic: str = "doubly"
     symmetric: bool = True
@@ -225,16 +224,16 @@ class Dense(Mixing):
         product = jnp.matmul(self.dense.astype(x.dtype), rows, precision=jax.lax.Precision.HIGHEST)
         return product.reshape(x.shape)
 
-    def table(self) -> tuple[Int[np.ndarray, "n k"], Float[Array, "n k"]]:
+    def table(self) -> tuple[Any, Any]:
         if not isinstance(self.dense, jax.core.Tracer):
-            return super().table()
+            return neighbor_table(self.dense)
         nodes = np.arange(self.n)[:, None]  # which entries are zero is not known: everyone is a neighbour
         neighbors = (nodes + nodes.T) % self.n
         return neighbors, self.dense[nodes, neighbors]
 
     @property
     def matrix(self) -> Float[Array, "n n"]:
-        return self.dense
+        return jnp.asarray(self.dense)
 
 
 @partial(register, data_fields=[], meta_fields=["n"])

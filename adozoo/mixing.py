@@ -20,7 +20,6 @@ them are mixings again.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
@@ -93,7 +92,7 @@ def mixing(
     elif isinstance(graph_or_matrix, jax.core.Tracer):
         return _traced(graph_or_matrix, method, stochastic)
     else:
-        matrix = graph_or_matrix if sp.issparse(graph_or_matrix) else np.asarray(graph_or_matrix, dtype=np.float64)
+        matrix = graph_or_matrix if sp.issparse(graph_or_matrix) else _in_double(graph_or_matrix, stochastic)
     stochastic = _weights.check_mixing_matrix(matrix, stochastic) or stochastic
     if require_connected and not _weights.is_connected(matrix):
         raise ValueError(
@@ -115,6 +114,17 @@ def _weigh(graph: nx.Graph, weights: str, stochastic: str) -> tuple[Any, str]:
     return weigh(graph), stochastic
 
 
+def _in_double(array: Any, stochastic: str) -> np.ndarray:
+    """The matrix in float64. One that comes in single precision gets sums of one back, from its diagonal."""
+    matrix = np.asarray(array, np.float64)
+    single = np.asarray(array).dtype.itemsize < 8 and matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+    if single and (stochastic != "doubly" or np.array_equal(matrix, matrix.T)):
+        missing = 1 - matrix.sum(axis=0 if stochastic == "column" else 1)
+        if np.abs(missing).max() < 1e-5:  # rounding; more than that is for the check to refuse
+            return matrix + np.diag(missing)
+    return matrix
+
+
 def _traced(matrix: Array, method: str, stochastic: str) -> Mixing:
     """A matrix without values (under vmap over matrices): nothing about it can be checked, or exploited."""
     if method not in ("auto", "dense"):
@@ -125,6 +135,7 @@ def _traced(matrix: Array, method: str, stochastic: str) -> Mixing:
 
 
 def _build(matrix: Any, method: str, stochastic: str) -> Mixing:
+    """Weights stay float64 arrays of the host, and are cast to each leaf's dtype when used: theory needs them exact."""
     n = matrix.shape[0]
     csr = sp.csr_array(matrix)
     csr.eliminate_zeros()
@@ -144,7 +155,7 @@ def _build(matrix: Any, method: str, stochastic: str) -> Mixing:
         found = cyclic_shifts(csr)
         if found is not None:
             shape, shifts, values = found
-            return Rolls(jnp.asarray(values), shape, shifts, **flags)
+            return Rolls(values, shape, shifts, **flags)
         if method == "rolls":
             raise ValueError(
                 "mixing: method='rolls' needs a circulant over a product of cyclic groups (ring, torus, hypercube "
@@ -154,12 +165,11 @@ def _build(matrix: Any, method: str, stochastic: str) -> Mixing:
         average = csr.nnz / n
         method = "dense" if n <= 32 else "table" if degree <= 4 * average else "dense" if n <= 512 else "sparse"
     if method == "dense":
-        return Dense(jnp.asarray(csr.toarray()), **flags)
+        return Dense(csr.toarray(), **flags)
     if method == "sparse":
         receivers = np.repeat(np.arange(n), np.diff(csr.indptr))
-        return Sparse(jnp.asarray(receivers), jnp.asarray(csr.indices), jnp.asarray(csr.data), **flags)
-    neighbors, values = neighbor_table(csr)
-    return Table(jnp.asarray(neighbors), jnp.asarray(values), **flags)
+        return Sparse(receivers, csr.indices, csr.data, **flags)
+    return Table(*neighbor_table(csr), **flags)
 
 
 def power(mix: Mixing, rounds: int) -> Mixing:

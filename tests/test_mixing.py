@@ -307,3 +307,14 @@ def test_one_step_of_a_schedule_need_not_connect():
     assert adozoo.mixing(LOPSIDED, stochastic="row").stochastic == "row"
     mix = adozoo.mixing(LOPSIDED, stochastic="row")
     assert adozoo.mixing(mix) is mix
+
+
+@pytest.mark.parametrize("graph", [adozoo.graphs.ring(7), adozoo.graphs.star(6)])
+def test_a_matrix_in_single_precision_gets_its_sums_back(graph):
+    exact = adozoo.weights.metropolis(graph)
+    mix = adozoo.mixing(exact.astype(np.float32))
+    assert mix.stochastic == "doubly"
+    np.testing.assert_allclose(np.asarray(mix.matrix).sum(axis=1), 1, atol=1e-15)
+    np.testing.assert_allclose(mix.matrix, exact, atol=1e-6)
+    with pytest.raises(ValueError, match="must sum to one"):
+        adozoo.mixing((1.001 * exact).astype(np.float32))

@@ -194,6 +194,7 @@ def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearizati
     """
     with jax.enable_x64(True):
         problem, mix = jax.tree.map(_double, (problem, mix))
+        _check_precision(mix)
         steps = _StepMap(factory, problem, mix)
         optimum = adozoo.replicate(problem.optimum, problem.n)
         guess = ravel_pytree([x for x in jax.tree.leaves((optimum, steps.tx.init(optimum))) if _moves(x)])[0]
@@ -205,6 +206,19 @@ def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearizati
         params, state = steps.assemble(jnp.asarray(z), steps.fixed)
         answer = jax.tree.map(np.asarray, adozoo.eval_params(state, params))
     return Linearization(matrix, basis, steps.period, z, residual, answer)
+
+
+def _check_precision(mix: adozoo.Mixing) -> None:
+    """Weights rounded to single precision make what a method conserves drift, which would be taken for its rate."""
+    probe = jnp.asarray(np.random.default_rng(0).normal(size=mix.n))
+    for step in range(getattr(mix, "period", 1) or 0):
+        mixed = mix(probe, step)
+        defect = 0.0 if mix.stochastic == "row" else abs(float(jnp.sum(mixed) - jnp.sum(probe)))
+        if 1e-11 < defect < 1e-4:
+            raise ValueError(
+                f"theory: the weights of mix do not sum to one in double precision (the sum over nodes moves by "
+                f"{defect:.1e}): they were rounded to single precision. Build the mixing from a float64 matrix."
+            )
 
 
 def _double(leaf: Any) -> Any:

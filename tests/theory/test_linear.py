@@ -1,5 +1,7 @@
 """Exact rates and limits, against recorded values, closed forms and runs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -173,8 +175,20 @@ def test_logistic_regression_is_linearised_at_its_own_fixed_point():
 
 
 def test_single_precision_callers_get_double_precision_rates():
+    names = ["extra", "diging", "dsgd_atc"]
+    problem = adozoo.problems.random_quadratic(7, 2, seed=1)
+    expected = [theory.exact_rate(factory(name, 0.3), problem, adozoo.mixing(adozoo.graphs.ring(7))) for name in names]
     with jax.enable_x64(False):
-        problem = adozoo.problems.quadratic(np.ones((4, 1, 1)), np.arange(4.0)[:, None])
-        mix = adozoo.mixing(np.full((4, 4), 0.125) + 0.5 * np.eye(4))
-        assert problem.init().dtype == jnp.float32
-        assert theory.exact_rate(factory("dsgd_atc", 0.25), problem, mix) == pytest.approx(0.75, abs=1e-14)
+        problem = adozoo.problems.random_quadratic(7, 2, seed=1)
+        mix = adozoo.mixing(adozoo.graphs.ring(7))
+        assert problem.init().dtype == mix(problem.init()).dtype == jnp.float32
+        for name, rate in zip(names, expected, strict=True):
+            assert theory.exact_rate(factory(name, 0.3), problem, mix) == pytest.approx(rate, abs=1e-7)
+
+
+def test_weights_rounded_to_single_precision_are_refused():
+    problem = adozoo.problems.random_quadratic(7, 2)
+    mix = adozoo.mixing(adozoo.graphs.ring(7))
+    mix = dataclasses.replace(mix, weights=np.asarray(mix.weights, np.float32))
+    with pytest.raises(ValueError, match="rounded to single precision"):
+        theory.exact_rate(factory("extra", 0.3), problem, mix)
