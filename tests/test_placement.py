@@ -5,6 +5,7 @@ What needs several devices is a script in `multi_device`, run with fake ones in 
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,19 +43,37 @@ def start(script: str, *arguments: Any, devices: int = 8, x64: bool = True) -> s
     return subprocess.Popen(command, env=os.environ | settings, text=True, **streams)
 
 
-def report(process: subprocess.Popen[str]) -> Any:
-    """The JSON in the last line of what it prints."""
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it printed, and its errors, once it has ended."""
     try:
-        printed, errors = process.communicate(timeout=600)
+        return process.communicate(timeout=600)
     finally:
         process.kill()
+
+
+def read(process: subprocess.Popen[str], printed: str, errors: str) -> Any:
+    """The JSON in the last line of what it printed."""
     assert process.returncode == 0, errors[-3000:]
     return json.loads(printed.splitlines()[-1])
 
 
+def report(script: str, *arguments: Any, **options: Any) -> Any:
+    """What the script reports.
+
+    On a loaded machine XLA's emulation of several devices by threads aborts now and then, when a thread enters the next
+    rendezvous of a loop before all have left the last one. Such an abort says nothing about us: up to three tries.
+    """
+    for _ in range(3):
+        process = start(script, *arguments, **options)
+        printed, errors = finish(process)
+        if process.returncode != -signal.SIGABRT or "rendezvous.h" not in errors:
+            break
+    return read(process, printed, errors)
+
+
 @pytest.mark.parametrize("n", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_every_method_is_the_same_wherever_its_nodes_live(n):
-    found = report(start("methods.py", n))
+    found = report("methods.py", n)
     assert found["devices"] == 8
     assert min(found[f"moved {n}"].values()) > 0.1  # they were not just equal by standing still
     for place in ("placed", "shard_map", "pmap")[: 3 if n == 8 else 2]:
@@ -67,7 +86,7 @@ def test_every_method_is_the_same_wherever_its_nodes_live(n):
 
 @pytest.mark.parametrize("scale", ["quick", pytest.param("full", marks=pytest.mark.slow)])
 def test_every_mixing_is_the_same_and_moves_only_what_is_needed(scale):
-    found = report(start("mixings.py", scale))
+    found = report("mixings.py", scale)
     assert {case: far for case, far in found["distances"].items() if not far <= 1e-12} == {}
     assert [check for check, holds in found["checks"].items() if not holds] == []
     assert "shard: n = 17 nodes do not spread evenly over the 8 devices" in found["uneven"]
@@ -86,7 +105,8 @@ def test_two_processes_with_two_devices_each_are_one_network():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     both = [start("processes.py", port, process, 2, devices=2) for process in range(2)]
-    for found in map(report, both):
+    for process in both:
+        found = read(process, *finish(process))
         assert found["devices"] == [2, 4]
         assert {"dsgd_momentum", "diging", "extra", "sgp", "all_reduce_sgd"} <= set(found["distances"])
         assert {name: far for name, far in found["distances"].items() if not far <= 1e-12} == {}
@@ -95,7 +115,7 @@ def test_two_processes_with_two_devices_each_are_one_network():
 
 
 def test_every_method_lowers_for_cuda_and_tpu():
-    found = report(start("lowering.py", devices=1, x64=False))
+    found = report("lowering.py", devices=1, x64=False)
     for place, devices in (("one device", 1), ("placed", 8)):
         assert sorted(found[place]) == METHODS
         expected = {"platforms": ["cuda", "tpu"], "devices": devices, "doubles": 0, "gathers": 0}
