@@ -50,8 +50,9 @@ class _Memory(Wrapper):
         late = jnp.asarray(self.delays)[jnp.arange(self.n)[:, None], neighbors]
 
         def receive(x: Array, history: Array) -> Array:
-            spread = weights.astype(x.dtype).reshape(weights.shape + (1,) * (x.ndim - 1))
-            return jnp.sum(spread * history[late, neighbors], axis=1)
+            wide = jnp.promote_types(x.dtype, jnp.float32)  # 16-bit leaves are summed in 32 bits, as without delay
+            spread = weights.astype(wide).reshape(weights.shape + (1,) * (x.ndim - 1))
+            return jnp.sum(spread * history[late, neighbors], axis=1).astype(x.dtype)
 
         return jax.tree.map(receive, tree, past)
 

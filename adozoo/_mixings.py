@@ -23,11 +23,13 @@ class Mixing:
       stochastic: "doubly", "row" or "column": which sums of W are one.
       symmetric: whether W = W' at every step.
       varying: whether W depends on the step.
+      is_mean: whether this is the exact average, W = 11'/n, wherever its nodes live.
       remembers: whether calls have side effects on memory outside, so that none may sit in a branch of `lax.cond`.
     """
 
     varying: bool = False
     remembers: bool = False
+    is_mean: bool = False
 
     if TYPE_CHECKING:  # plain fields of the dataclasses below; a property here would become their default
 
@@ -244,6 +246,7 @@ class Mean(Mixing):
     n: int
     stochastic = "doubly"
     symmetric = True
+    is_mean = True
 
     def mix_leaf(self, x: Array) -> Array:
         return jnp.broadcast_to(jnp.mean(x, axis=0, keepdims=True), x.shape)

@@ -26,9 +26,9 @@ class Spread(Wrapper):
         return self.base.varying
 
     @property
-    def is_mean(self) -> bool:
+    def is_mean(self) -> bool:  # type: ignore[override]
         """Whether this is an exact average."""
-        return getattr(self.base, "is_mean", isinstance(self.base, Mean))
+        return self.base.is_mean
 
     def at(self, step: Any, message: int = 0) -> Mixing:
         return At(self, step, message) if self.varying else self

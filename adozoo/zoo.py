@@ -9,7 +9,7 @@ from typing import Any
 
 import optax
 
-from adozoo.mixing import Mean, Mixing
+from adozoo.mixing import Mixing
 
 FAMILIES = ("gossip", "averaging")
 """The folders of `adozoo` that hold methods; each module in them registers what it defines."""
@@ -65,7 +65,7 @@ class Entry:
 
     def admits(self, mix: Mixing) -> bool:
         """Whether the method's theory covers this mixing."""
-        if getattr(mix, "is_mean", isinstance(mix, Mean)):
+        if mix.is_mean:
             return True
         if "complete" in self.mixings:
             return False

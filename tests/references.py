@@ -6,6 +6,17 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "reference"
+PROTOTYPE = {
+    "dgd": "dsgd_cta",
+    "dgd_atc": "dsgd_atc",
+    "diging": "diging",
+    "augdgm": "aug_dgm",
+    "extra": "extra",
+    "nids": "nids",
+    "exact_diffusion": "exact_diffusion",
+    "d2": "d2",
+}
+"""The methods of theory_checks.json, by their names there and in the registry."""
 
 
 @functools.cache

@@ -290,3 +290,12 @@ def test_an_average_with_faults_is_no_exact_average():
     """All-reduce SGD would be wrong without saying so."""
     with pytest.raises(ValueError, match="mean must be an exact average, got a Lossy"):
         adozoo.all_reduce_sgd(0.1, channel.drops(adozoo.exact_mean(4), 0.1, KEY))
+
+
+def test_late_messages_of_16_bits_are_summed_in_32():
+    mix = adozoo.mixing(adozoo.graphs.ring(5))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.bfloat16)
+    tx = channel.delayed(lambda mix: adozoo.adapt_then_combine(mix), mix, 0)
+    updates, _ = tx.update(jnp.zeros_like(x), tx.init(x), x)
+    assert updates.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(updates, mix(x) - x)

@@ -28,7 +28,7 @@ def build(entry, learning_rate=0.1):
     return entry.build(learning_rate, next(mix for mix in MIXINGS.values() if entry.admits(mix)))
 
 
-def refusal(call, *words):
+def assert_refused(call, *words):
     """Run what must be refused, and find all the words in what is said."""
     with pytest.raises(ValueError) as refused:  # noqa: PT011 (the words are the match)
         call()
@@ -39,14 +39,14 @@ def refusal(call, *words):
 @EACH
 @pytest.mark.parametrize("learning_rate", [0, 0.0, -0.1, float("nan"), float("inf"), True, None, "0.1"])
 def test_learning_rate(entry, learning_rate):
-    refusal(lambda: build(entry, learning_rate), "learning_rate", repr(learning_rate), "must")
+    assert_refused(lambda: build(entry, learning_rate), "learning_rate", repr(learning_rate), "must")
 
 
 @EACH
 def test_numbers_that_are_fractions(entry):
     for name in [key for key, value in entry.hyperparameters.items() if type(value) is float]:
         for value in (-0.1, 1.5, float("nan")):
-            refusal(
+            assert_refused(
                 lambda name=name, value=value: entry.build(0.1, MIXINGS["complete"], **{name: value}), name, repr(value)
             )
 
@@ -54,25 +54,29 @@ def test_numbers_that_are_fractions(entry):
 @EACH
 def test_choices(entry):
     for name in [key for key, value in entry.hyperparameters.items() if isinstance(value, str)]:
-        refusal(lambda name=name: entry.build(0.1, MIXINGS["complete"], **{name: "none"}), name, "'none'", "one of")
+        assert_refused(
+            lambda name=name: entry.build(0.1, MIXINGS["complete"], **{name: "none"}), name, "'none'", "one of"
+        )
 
 
 @EACH
 def test_update_without_params(entry):
     tx = build(entry)
-    refusal(lambda: tx.update(PARAMS, tx.init(PARAMS)), "update", "params", "None", "tx.update(grads, state, params)")
+    assert_refused(
+        lambda: tx.update(PARAMS, tx.init(PARAMS)), "update", "params", "None", "tx.update(grads, state, params)"
+    )
 
 
 @EACH
 def test_unknown_extra_argument(entry):
     tx = build(entry)
-    refusal(lambda: tx.update(PARAMS, tx.init(PARAMS), PARAMS, valeu=1.0), "valeu", "Remove")
+    assert_refused(lambda: tx.update(PARAMS, tx.init(PARAMS), PARAMS, valeu=1.0), "valeu", "Remove")
 
 
 @EACH
 def test_gradients_of_another_structure(entry):
     tx = build(entry)
-    refusal(lambda: tx.update({"w": PARAMS}, tx.init(PARAMS), PARAMS), "grads", "params", "'w'")
+    assert_refused(lambda: tx.update({"w": PARAMS}, tx.init(PARAMS), PARAMS), "grads", "params", "'w'")
 
 
 @EACH
@@ -82,8 +86,8 @@ def test_wrong_node_axis(entry, params):
         tx = build(entry)
         tx.update(params, tx.init(params), params)
 
-    refusal(use, "node axis", "adozoo.replicate")
-    refusal(lambda: jax.eval_shape(use), "node axis", "adozoo.replicate")
+    assert_refused(use, "node axis", "adozoo.replicate")
+    assert_refused(lambda: jax.eval_shape(use), "node axis", "adozoo.replicate")
 
 
 @EACH
@@ -93,7 +97,7 @@ def test_mixings_that_are_not_admitted(entry):
         if entry.admits(mix):
             entry.build(0.1, mix)
         else:
-            refusal(lambda mix=mix: entry.build(0.1, mix), "must be", "adozoo.")
+            assert_refused(lambda mix=mix: entry.build(0.1, mix), "must be", "adozoo.")
 
 
 @EACH
@@ -101,7 +105,7 @@ def test_smallest_eigenvalue(entry):
     """Metropolis weights on an even ring reach down to -1/3, those on a star do not."""
     ring = adozoo.mixing(adozoo.graphs.ring(NODES))
     if entry.admits(ring) and entry.smallest_eigenvalue > -1:
-        refusal(lambda: entry.build(0.1, ring), "smallest eigenvalue", "-0.333333", "adozoo.weights.lazy")
+        assert_refused(lambda: entry.build(0.1, ring), "smallest eigenvalue", "-0.333333", "adozoo.weights.lazy")
         entry.build(0.1, adozoo.mixing(adozoo.graphs.star(NODES)))
     elif entry.admits(ring):
         entry.build(0.1, ring)
@@ -109,7 +113,7 @@ def test_smallest_eigenvalue(entry):
 
 def test_a_matrix_is_no_mixing():
     """Called directly: in the tests a method's own type hints would be quicker."""
-    refusal(lambda: check_mixing("dsgd", np.eye(NODES)), "dsgd: mix must be", "ndarray", "adozoo.mixing")
+    assert_refused(lambda: check_mixing("dsgd", np.eye(NODES)), "dsgd: mix must be", "ndarray", "adozoo.mixing")
 
 
 def test_admits():
@@ -122,6 +126,6 @@ def test_admits():
 
 def test_registry():
     known = ENTRIES["dsgd_atc"]
-    refusal(lambda: adozoo.zoo.register(known), "'dsgd_atc'", "taken")
-    refusal(lambda: adozoo.zoo.entry("dsdg_atc"), "'dsdg_atc'", "dsgd_atc")
+    assert_refused(lambda: adozoo.zoo.register(known), "'dsgd_atc'", "taken")
+    assert_refused(lambda: adozoo.zoo.entry("dsdg_atc"), "'dsdg_atc'", "dsgd_atc")
     assert adozoo.zoo.entry("dsgd_atc") is known

@@ -60,24 +60,13 @@ def test_decent_bench(name):
 
 # Our own prototype of the theory: ten numbers a step, from x^0 = arange(10) / 10.
 
-PROTOTYPE = {
-    "dgd": "dsgd_cta",
-    "dgd_atc": "dsgd_atc",
-    "diging": "diging",
-    "augdgm": "aug_dgm",
-    "extra": "extra",
-    "nids": "nids",
-    "exact_diffusion": "exact_diffusion",
-    "d2": "d2",
-}
 
-
-@pytest.mark.parametrize("name", PROTOTYPE)
+@pytest.mark.parametrize("name", references.PROTOTYPE)
 def test_prototype(name):
     case = references.load("theory_checks")["case"]
     inputs, expected = case["inputs"], np.array(case["iterates_x0_arange_over_10"][name])
     problem = adozoo.problems.quadratic(inputs["A"], inputs["b"])
-    tx = adozoo.zoo.entry(PROTOTYPE[name]).build(inputs["alpha"], adozoo.mixing(np.array(inputs["W"])))
+    tx = adozoo.zoo.entry(references.PROTOTYPE[name]).build(inputs["alpha"], adozoo.mixing(np.array(inputs["W"])))
     iterates = path(tx, problem.gradient, (np.arange(10) / 10).reshape(5, 2), len(expected))
     np.testing.assert_allclose(iterates[1:].reshape(-1, 10), expected, rtol=0, atol=1e-12)
 

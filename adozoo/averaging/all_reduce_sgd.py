@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from adozoo._checks import check_mixing
-from adozoo.mixing import Mean, Mixing
+from adozoo.mixing import Mixing
 from adozoo.parts import average_gradients, local_sgd_step, named
 from adozoo.zoo import Entry, register
 
@@ -48,7 +48,7 @@ def all_reduce_sgd(
       Array([1.5, 1.5, 1.5, 1.5], dtype=float64)
     """
     check_mixing("all_reduce_sgd", mean)
-    if not getattr(mean, "is_mean", isinstance(mean, Mean)):
+    if not mean.is_mean:
         raise ValueError(
             f"all_reduce_sgd: mean must be an exact average, got a {type(mean).__name__} mixing. "
             f"Pass adozoo.exact_mean({mean.n}); for gossip over a graph use adozoo.dsgd."

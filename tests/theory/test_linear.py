@@ -12,16 +12,6 @@ import references
 import adozoo
 import theory
 
-RECORDED = {
-    "dgd": "dsgd_cta",
-    "dgd_atc": "dsgd_atc",
-    "diging": "diging",
-    "augdgm": "aug_dgm",
-    "extra": "extra",
-    "nids": "nids",
-    "exact_diffusion": "exact_diffusion",
-    "d2": "d2",
-}
 LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.linear)
 
 
@@ -38,7 +28,7 @@ def bias(problem, params):
     return np.sqrt(np.mean(np.sum((params - np.asarray(problem.optimum)) ** 2, axis=1)))
 
 
-@pytest.mark.parametrize(("recorded", "name"), RECORDED.items())
+@pytest.mark.parametrize(("recorded", "name"), references.PROTOTYPE.items())
 def test_recorded_rates_and_biases(recorded, name):
     case = references.load("theory_checks")["case"]
     inputs = case["inputs"]
