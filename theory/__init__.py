@@ -1,11 +1,27 @@
 """theory: what is known of a method, set beside what the implementation does.
 
 Spectra and effective neighbours of a mixing (`spectral_gap`, `effective_neighbors`), the exact linear rate and limit of
-an implemented method (`exact_rate`, `limit`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6
-of Beyond Spectral Gap (`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`).
+an implemented method (`exact_rate`, `limit`), its certified worst case (`worst_case_rate`), what is proved of it
+(`bounds`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6 of Beyond Spectral Gap
+(`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`).
 """
 
-from theory import isotropic, linear, lyapunov, matrices, measure, neighbor_formulas, neighbors, spectra
+from theory import (
+    bounds,
+    certificate,
+    isotropic,
+    linear,
+    lyapunov,
+    matrices,
+    measure,
+    modal,
+    neighbor_formulas,
+    neighbors,
+    rational,
+    spectra,
+    state_space,
+)
+from theory.certificate import Certificate, Proof, certify, worst_case_rate
 from theory.isotropic import (
     best_learning_rate,
     expected_square_norm,

@@ -3,38 +3,36 @@ r"""Exact linear rates, read off the implemented transformation.
 Flatten everything that changes in a step into one vector z = (params, floating-point state). On a quadratic problem
 the whole step is an affine map z <- T z + c, and `jax` reads T off the code that runs; on any other problem T is the
 Jacobian at the fixed point. First differences obey e_{k+1} = T e_k with e_0 in range(T - I), so the asymptotic rate is
-the spectral radius of T on that subspace. The rest of the space is spanned by conserved quantities (left null vectors
-of T - I, such as the sum over nodes of EXTRA's correction): they stay as `init` set them and do not count.
+the spectral radius of T on that subspace, or on the part of it that params can reach. The rest of the space is spanned
+by conserved quantities (left null vectors of T - I, such as the sum over nodes of EXTRA's correction): they stay as
+`init` set them and do not count. Where one of them drifts, there is no fixed point, and first differences never vanish.
 
 Everything is computed in float64, whatever the caller's default is. Reference for the approach: the linear part is the
 classical analysis of affine iterations; the split by range(T - I) is ours and checked against simulated runs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import scipy.linalg
-import scipy.sparse.linalg
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
 import adozoo
+from theory import structured
+from theory.matrix_free import fixed_point, matrix_free_rate
+from theory.step_map import Factory, StepMap, is_float, read
+from theory.subspaces import range_basis, reachable_basis, reachable_radius, spectral_radius, unit_seeds
 
-RANK_TOLERANCE = 1e-10
-"""Singular directions of T - I below this, relative to the largest one, count as conserved."""
-DENSE_LIMIT = 250
-"""Up to this many dimensions all eigenvalues are computed; beyond, only the largest ones, by Arnoldi's method."""
-SQUARINGS = 8
-"""Arnoldi's method is applied to the 2^SQUARINGS-th power."""
-LONGEST_PERIOD = 64
-"""Schedules that repeat after more steps than this are refused."""
+__all__ = ["Factory", "Linearization", "Memory", "exact_rate", "limit", "linearize", "memory", "spectral_radius"]
 
-Factory = Callable[[adozoo.Mixing], optax.GradientTransformation]
+SMALL = 300
+"""Up to this many numbers in z the dense Jacobian is faster than looking for structure."""
+LARGE = 2500
+"""Beyond this many numbers in z no dense Jacobian is built."""
+DRIFT = 1e-9
+"""A conserved quantity that moves by more than this in a period, relative to z, drifts."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,33 @@ class Linearization:
     Attributes:
       matrix: T, [N, N], for a whole period of steps.
       basis: an orthonormal basis V of range(T - I), [N, N - m], with m conserved quantities.
+      seeds: what moves z away from the fixed point, [N, s]: changes of the initial params and of the gradients.
       period: how many steps T stands for.
       fixed_point: z*, [N].
-      residual: ||F(z*) - z*||, the defect of the fixed point; large where none exists (drift of a conserved quantity).
+      residual: ||F(z*) - z*||, the defect of the fixed point; large where none exists.
+      drift: by how much a period moves what the method should conserve, the part of F(z*) - z* outside range(T - I).
+        Zero for a sound method; else z grows linearly for ever.
       params: the fixed point's evaluated params, stacked [n, ...].
     """
 
     matrix: Float[np.ndarray, "N N"]
     basis: Float[np.ndarray, "N r"]
+    seeds: Float[np.ndarray, "N s"]
     period: int
     fixed_point: Float[np.ndarray, " N"]
     residual: float
+    drift: float
     params: PyTree
 
-    @property
+    @cached_property
     def reduced(self) -> Float[np.ndarray, "r r"]:
         """T on the range of T - I, V' T V."""
         return self.basis.T @ self.matrix @ self.basis
+
+    @cached_property
+    def reachable(self) -> Float[np.ndarray, "N k"]:
+        """An orthonormal basis of the part of range(T - I) that params can reach, [N, k]."""
+        return self.basis @ reachable_basis([self.reduced], self.basis.T @ self.seeds)
 
     @property
     def conserved(self) -> int:
@@ -68,101 +76,25 @@ class Linearization:
         return self.matrix.shape[0] - self.basis.shape[1]
 
     @property
+    def drifts(self) -> bool:
+        """Whether something that the method should conserve drifts."""
+        return self.drift > DRIFT * (1 + float(np.linalg.norm(self.fixed_point)))
+
+    @cached_property
     def rate(self) -> float:
-        """The asymptotic factor per step by which the error shrinks (above 1: diverges)."""
-        return spectral_radius(self.reduced) ** (1 / self.period)
+        """The asymptotic factor per step by which first differences shrink: above 1 the method diverges.
+
+        At least 1 where a conserved quantity drifts.
+        """
+        radius = reachable_radius(self.reduced, self.basis.T @ self.seeds)
+        return max(radius, 1.0 if self.drifts else 0.0) ** (1 / self.period)
 
 
-def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
-    r"""The largest modulus of an eigenvalue, \rho(M).
+class Memory(NamedTuple):
+    """What a method keeps from step to step, for each node and beyond params; step counts are left out."""
 
-    Large matrices: Arnoldi's method on M^{256}, since \rho(M)^{256} = \rho(M^{256}) and eight squarings set apart what
-    slow methods have close together near 1; all eigenvalues where it does not converge.
-
-    Example:
-      >>> theory.linear.spectral_radius(np.array([[0.0, 1.0], [-0.25, 0.0]]))
-      0.5
-    """
-    size = matrix.shape[0]
-    if size == 0:
-        return 0.0
-    if size > DENSE_LIMIT:
-        power, log_scale = matrix, 0.0  # matrix^(2^k) = exp(log_scale) * power
-        for _ in range(SQUARINGS):
-            norm = np.linalg.norm(power)
-            if not np.isfinite(norm) or norm == 0:
-                break
-            power, log_scale = (power / norm) @ (power / norm), 2 * (log_scale + np.log(norm))
-        else:
-            try:
-                start = np.random.default_rng(0).normal(size=size)
-                top = scipy.sparse.linalg.eigs(power, k=4, ncv=120, v0=start, return_eigenvectors=False, tol=1e-13)
-                return float(np.exp((np.log(np.abs(top).max()) + log_scale) / 2**SQUARINGS))
-            except scipy.sparse.linalg.ArpackNoConvergence:
-                pass
-    return float(np.abs(np.linalg.eigvals(matrix)).max())
-
-
-class _StepMap:
-    """z -> z after one step at count t, for a method on a problem: floats vary, integers and keys follow the count."""
-
-    def __init__(self, factory: Factory, problem: Any, mix: adozoo.Mixing):
-        self.tx = optax.with_extra_args_support(factory(mix))
-        self.problem = problem
-        params = problem.init()
-        start = (params, self.tx.init(params))
-        leaves, self.structure = jax.tree.flatten(start)
-        self.moving = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
-        self.start, self.unravel = ravel_pytree([x for x, moves in zip(leaves, self.moving, strict=True) if moves])
-        self.fixed = [x for x, moves in zip(leaves, self.moving, strict=True) if not moves]
-        self.one_step = jax.jit(self.step)
-        self.one_jacobian = jax.jit(jax.jacfwd(lambda z, fixed: self.step(z, fixed)[0]))
-        self.period = self.find_period()
-
-    def assemble(self, z: Any, fixed: list[Any]) -> tuple[PyTree, PyTree]:
-        floats, others = iter(self.unravel(z)), iter(fixed)
-        return jax.tree.unflatten(self.structure, [next(floats) if moves else next(others) for moves in self.moving])
-
-    def step(self, z: Any, fixed: list[Any]) -> tuple[Any, list[Any]]:
-        params, state = self.assemble(z, fixed)
-        updates, state = self.tx.update(self.problem.gradient(params, 0, None), state, params)
-        leaves = jax.tree.leaves((optax.apply_updates(params, updates), state))
-        after = [x for x, moves in zip(leaves, self.moving, strict=True) if moves]
-        return ravel_pytree(after)[0], [x for x, moves in zip(leaves, self.moving, strict=True) if not moves]
-
-    def counts(self, steps: int) -> list[list[Any]]:
-        """The integers and keys of the state before each of the first steps."""
-        counts = [self.fixed]
-        for _ in range(steps - 1):
-            counts.append(self.one_step(self.start, counts[-1])[1])
-        return counts
-
-    def find_period(self) -> int:
-        """The smallest p such that the step at count t + p does what the one at t does, seen on a generic point."""
-        generic = jnp.asarray(np.random.default_rng(0).normal(size=self.start.size))
-        images = np.stack([np.asarray(self.one_step(generic, now)[0]) for now in self.counts(2 * LONGEST_PERIOD)])
-        scale = 1e-12 * (1 + np.abs(images).max())
-        for p in range(1, LONGEST_PERIOD + 1):
-            if np.abs(images[p:] - images[:-p]).max() <= scale:
-                return p
-        raise ValueError(
-            f"theory: the method's steps do not repeat within {LONGEST_PERIOD} steps (a random schedule, drops, or a "
-            "decaying step size), so that it has no linear rate. Fix the mixing, e.g. mix.at(step)."
-        )
-
-    def advance(self, z: Any) -> np.ndarray:
-        """z after one period."""
-        for now in self.counts(self.period):
-            z, _ = self.one_step(z, now)
-        return np.asarray(z)
-
-    def jacobian(self, z: Any) -> np.ndarray:
-        """T of one period, the product of its steps' Jacobians."""
-        product = np.eye(self.start.size)
-        for now in self.counts(self.period):
-            product = np.asarray(self.one_jacobian(z, now)) @ product if self.period > 1 else self.one_jacobian(z, now)
-            z, _ = self.one_step(z, now)
-        return np.asarray(product)
+    vectors: float  # of the size of params
+    scalars: float  # single numbers beside them
 
 
 def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearization:
@@ -177,7 +109,7 @@ def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearizati
       The linearisation at the fixed point that the method reaches from `problem.init()`.
 
     Raises:
-      ValueError: if the steps do not repeat (random mixings), or no fixed point was found.
+      ValueError: if the steps do not repeat (random mixings), or there are too many states for a dense Jacobian.
 
     Example:
       >>> problem = adozoo.problems.random_quadratic(5, 2)
@@ -193,51 +125,37 @@ def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearizati
       (2, True)
     """
     with jax.enable_x64(True):
-        problem, mix = jax.tree.map(_double, (problem, mix))
-        _check_precision(mix)
-        steps = _StepMap(factory, problem, mix)
-        optimum = adozoo.replicate(problem.optimum, problem.n)
-        guess = ravel_pytree([x for x in jax.tree.leaves((optimum, steps.tx.init(optimum))) if _moves(x)])[0]
-        matrix = steps.jacobian(guess)
-        basis = _range(matrix - np.eye(len(matrix)))
-        start = np.asarray(steps.start)
-        z = start + basis @ (basis.T @ (np.asarray(guess) - start))  # keep what init conserves
-        z, matrix, residual = _newton(steps, z, matrix, basis)
-        params, state = steps.assemble(jnp.asarray(z), steps.fixed)
-        answer = jax.tree.map(np.asarray, adozoo.eval_params(state, params))
-    return Linearization(matrix, basis, steps.period, z, residual, answer)
+        return linearize_steps(read(factory, problem, mix))
 
 
-def _check_precision(mix: adozoo.Mixing) -> None:
-    """Weights rounded to single precision make what a method conserves drift, which would be taken for its rate."""
-    probe = jnp.asarray(np.random.default_rng(0).normal(size=mix.n))
-    for step in range(getattr(mix, "period", 1) or 0):
-        mixed = mix(probe, step)
-        defect = 0.0 if mix.stochastic == "row" else abs(float(jnp.sum(mixed) - jnp.sum(probe)))
-        if 1e-11 < defect < 1e-4:
-            raise ValueError(
-                f"theory: the weights of mix do not sum to one in double precision (the sum over nodes moves by "
-                f"{defect:.1e}): they were rounded to single precision. Build the mixing from a float64 matrix."
-            )
+def linearize_steps(steps: StepMap) -> Linearization:
+    """`linearize`, of a step map that was read already; inside `jax.enable_x64(True)`."""
+    if steps.size > 2 * LARGE:
+        raise ValueError(
+            f"theory.linearize: params and state hold {steps.size} numbers, too many for a dense Jacobian (at most "
+            f"{2 * LARGE}). theory.exact_rate and theory.limit work without it; or take fewer nodes or dimensions."
+        )
+    start = np.asarray(steps.start)
+    transition, injection = steps.jacobian(steps.guess)
+    basis = range_basis(transition - np.eye(steps.size))
+    z = start + basis @ (basis.T @ (steps.guess - start))  # keep what init conserves
+    affine = steps.is_affine(z, transition)
+    z, defect = _newton(steps, z, transition, basis, affine)
+    if not affine:
+        transition, injection = steps.jacobian(z)
+    drift = float(np.linalg.norm(defect - basis @ (basis.T @ defect)))
+    moves = steps.first_moves(1 if affine else 4)
+    seeds = unit_seeds(transition @ steps.start_jacobian - steps.start_jacobian, injection, *moves.T[:, :, None])
+    answer = jax.tree.map(np.asarray, steps.answer(z))
+    return Linearization(
+        transition, basis, seeds, steps.period, z, float(np.linalg.norm(defect)), drift, answer
+    )
 
 
-def _double(leaf: Any) -> Any:
-    return leaf.astype(jnp.float64) if _moves(leaf) else leaf
-
-
-def _moves(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
-def _range(matrix: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the range, by QR with column pivoting."""
-    q, r = map(np.asarray, scipy.linalg.qr(matrix, mode="economic", pivoting=True)[:2])
-    diagonal = np.abs(np.diagonal(r))
-    return q[:, : int(np.sum(diagonal > RANK_TOLERANCE * max(diagonal[0], 1e-300)))]
-
-
-def _newton(steps: _StepMap, z: np.ndarray, matrix: np.ndarray, basis: np.ndarray) -> Any:
-    """Newton's method for F(z) = z inside z_0 + range(T - I); one step where F is affine."""
+def _newton(
+    steps: StepMap, z: np.ndarray, matrix: np.ndarray, basis: np.ndarray, affine: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's method for F(z) = z inside z_0 + range(T - I): the point and F(z) - z; one step where F is affine."""
     defect = steps.advance(z) - z
     for _ in range(50):
         size = np.linalg.norm(defect)
@@ -255,15 +173,18 @@ def _newton(steps: _StepMap, z: np.ndarray, matrix: np.ndarray, basis: np.ndarra
         else:
             break  # as good as rounding allows, or no fixed point: the residual tells
         z, defect = trial, moved
-        matrix = steps.jacobian(z)
-    return z, matrix, float(np.linalg.norm(defect))
+        if not affine:
+            matrix = steps.jacobian(z)[0]
+    return z, defect
 
 
 def exact_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> float:
-    r"""The exact linear rate of the implemented method: lim sup ||z^t - z*||^{1/t}.
+    r"""The exact linear rate of the implemented method: lim sup ||z^{t+1} - z^t||^{1/t}, over generic starts.
 
     Exact on quadratics; asymptotic (the local rate at the fixed point) on any other smooth problem. Above 1 the method
-    diverges.
+    diverges. Structure is used where there is some: nodes with a common Hessian over a symmetric or
+    translation-invariant W decouple into one small block for each mode (`theory.structured_rate`); where a dense
+    Jacobian would not fit, Arnoldi's method is applied to Jacobian-vector products (`theory.matrix_free_rate`).
 
     Args:
       factory: mix -> transformation, as `lambda mix: adozoo.extra(0.1, mix)`.
@@ -271,10 +192,10 @@ def exact_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> float:
       mix: the mixing, fixed or periodic (then per step, the period-th root of the period's factor).
 
     Returns:
-      The factor per step.
+      The factor per step; at least 1 where something that the method should conserve drifts.
 
     Raises:
-      ValueError: if the method's steps do not repeat.
+      ValueError: if the method's steps do not repeat, or Arnoldi's method does not converge.
 
     Example:
       >>> problem = adozoo.problems.quadratic(
@@ -284,7 +205,13 @@ def exact_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> float:
       >>> round(theory.exact_rate(lambda mix: adozoo.dsgd(0.25, mix), problem, mix), 12)
       0.75
     """
-    return linearize(factory, problem, mix).rate
+    with jax.enable_x64(True):
+        steps = read(factory, problem, mix)
+        if steps.size > SMALL and (found := structured.modal_rate(steps)) is not None:
+            return found
+        if steps.size <= LARGE:
+            return linearize_steps(steps).rate
+    return matrix_free_rate(factory, problem, mix).rate
 
 
 def limit(factory: Factory, problem: Any, mix: adozoo.Mixing) -> PyTree:
@@ -305,10 +232,48 @@ def limit(factory: Factory, problem: Any, mix: adozoo.Mixing) -> PyTree:
     Raises:
       ValueError: if there is no fixed point (a conserved quantity drifts).
     """
-    found = linearize(factory, problem, mix)
-    if found.residual > 1e-6 * (1 + np.linalg.norm(found.fixed_point)):
+    with jax.enable_x64(True):
+        steps = read(factory, problem, mix)
+        if steps.size <= LARGE:
+            found = linearize_steps(steps)
+            z, residual, params = found.fixed_point, found.residual, found.params
+        else:
+            z, residual = fixed_point(steps)
+            params = jax.tree.map(np.asarray, steps.answer(z))
+    if residual > 1e-6 * (1 + np.linalg.norm(z)):
         raise ValueError(
-            f"theory.limit: the method has no fixed point here (defect {found.residual:.2e}): a quantity that it "
+            f"theory.limit: the method has no fixed point here (defect {residual:.2e}): a quantity that it "
             "should conserve drifts. Check that the mixing is one that the method admits."
         )
-    return found.params
+    return params
+
+
+def memory(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Memory:
+    """What the method keeps in its state, for each node: vectors of the size of params, and single numbers.
+
+    Counted from the shapes of `init`'s floating-point arrays; nothing is computed. Params themselves, step counts and
+    keys are left out.
+
+    Args:
+      factory: mix -> transformation.
+      problem: a problem of `adozoo.problems`, or stacked params (or their shapes).
+      mix: the mixing, over n nodes.
+
+    Example:
+      >>> problem = adozoo.problems.random_quadratic(4, 3)
+      >>> ring = adozoo.mixing(adozoo.graphs.ring(4))
+      >>> theory.memory(lambda mix: adozoo.svl(0.1, mix), problem, ring)
+      Memory(vectors=2.0, scalars=0.0)
+      >>> theory.memory(
+      ...     lambda mix: adozoo.stochastic_gradient_push(0.1, mix), problem, ring
+      ... )
+      Memory(vectors=0.0, scalars=1.0)
+    """
+    params = jax.eval_shape(problem.init) if hasattr(problem, "init") else problem
+    state = jax.eval_shape(factory(mix).init, params)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    kept = [leaf for leaf in jax.tree.leaves(state) if is_float(leaf)]
+    like_params = [leaf.size for leaf in kept if any(leaf.shape[-len(shape) :] == shape for shape in shapes)]
+    rest = sum(leaf.size for leaf in kept) - sum(like_params)
+    return Memory(sum(like_params) / size, rest / mix.n)

@@ -1,0 +1,141 @@
+r"""The linear matrix inequalities of Sundararajan, Van Scoy and Lessard (IEEE TCNS 2020), eq. (7), solved by Clarabel.
+
+With y and u measured from the optimum, mu-strongly convex and L-smooth objectives obey [y; u]' M_0 [y; u] >= 0, M_0 =
+[[-2 mu L, L + mu], [L + mu, -2]], and graphs with ||W - J|| <= \sigma obey [z; v]' (M_1 \otimes R) [z; v] >= 0, summed
+over nodes, for every R >= 0, M_1 = [[\sigma^2 - 1, 1], [1, -1]]. A rate \rho is certified by P > 0 (for the average
+over nodes) and Q > 0, R >= 0 (for the disagreement) such that
+
+    [A B_u]' P [A B_u] - \rho^2 [I 0]' P [I 0] + [C_y 0; 0 1]' M_0 [C_y 0; 0 1] <= 0                              (7a)
+
+on the states that the average reaches, and the same in (s, u, v) with Q and the graph's term on those that a node
+reaches (7b): then n \bar s' P \bar s + \sum_i (s_i - \bar s)' Q (s_i - \bar s) decays by \rho^2 a step. Gradients are
+measured in units of L.
+"""
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+
+from theory.state_space import StateSpace
+
+MARGIN = 1e-9
+"""The least eigenvalue asked of P and Q, and the slack below zero at which an inequality still counts as met."""
+
+
+@dataclass(frozen=True)
+class Inequality:
+    r"""One matrix inequality, X(\rho) = constant + \sum_k z_k (after_k - \rho^2 before_k) <= 0, in z = (P, R).
+
+    Attributes:
+      after, before: [variables, s, s].
+      constant: [s, s].
+      sizes: the sizes of P (or Q), which has to be definite, and of R; either may be 0.
+    """
+
+    after: Float[np.ndarray, "k s s"]
+    before: Float[np.ndarray, "k s s"]
+    constant: Float[np.ndarray, "s s"]
+    sizes: tuple[int, int]
+
+    @cached_property
+    def _cones(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, list[Any]]:
+        clarabel = _solver()
+        count, size = len(self.after), len(self.constant)
+        triangle = size * (size + 1) // 2
+        cones = [clarabel.PSDTriangleConeT(k) for k in (size, *self.sizes) if k]
+        cones.append(clarabel.NonnegativeConeT(1))
+        total = triangle + sum(k * (k + 1) // 2 for k in self.sizes) + 1
+        fixed, squared = np.zeros((total, count + 1)), np.zeros((total, count + 1))
+        fixed[:triangle, :count] = _triangle(self.after).T
+        squared[:triangle, :count] = -_triangle(self.before).T
+        fixed[:triangle, count] = _triangle(np.eye(size))
+        bounds = np.concatenate([-_triangle(self.constant), np.zeros(total - triangle - 1), [1.0]])
+        row, column = triangle, 0
+        for number, k in enumerate(self.sizes):
+            for basis in symmetric_basis(k):
+                fixed[row : row + k * (k + 1) // 2, column] = -_triangle(basis)
+                column += 1
+            if number == 0:
+                bounds[row : row + k * (k + 1) // 2] = -MARGIN * _triangle(np.eye(k))
+            row += k * (k + 1) // 2
+        fixed[row, count] = 1.0
+        return clarabel, fixed, squared, bounds, cones
+
+    def solve(self, rate: float) -> tuple[float, list[np.ndarray]]:
+        """The largest t <= 1 with X(rate) <= -t I, and the matrices that reach it; t = -inf where none do."""
+        clarabel, fixed, squared, bounds, cones = self._cones
+        constraints = sp.csc_matrix(fixed + rate**2 * squared)
+        cost = np.zeros(constraints.shape[1])
+        cost[-1] = -1.0
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        empty = sp.csc_matrix((cost.size, cost.size))
+        solution = clarabel.DefaultSolver(empty, cost, constraints, bounds, cones, settings).solve()
+        known = (clarabel.SolverStatus.Solved, clarabel.SolverStatus.AlmostSolved)
+        if solution.status not in known:
+            return -np.inf, []
+        entries, matrices = np.array(solution.x), []
+        column = 0
+        for k in self.sizes:
+            matrices.append(np.tensordot(entries[column : column + k * (k + 1) // 2], symmetric_basis(k), 1))
+            column += k * (k + 1) // 2
+        return float(entries[-1]), matrices
+
+    def feasible(self, rate: float) -> bool:
+        """Whether the solver finds the inequality satisfied."""
+        return self.solve(rate)[0] > -MARGIN
+
+
+def inequalities(
+    system: StateSpace, strong_convexity: float, smoothness: float, sigma: float
+) -> tuple[Inequality, Inequality]:
+    """(7a) in P, and (7b) in (Q, R), in the orthonormal bases of what the average and a node can reach."""
+    node = system.averaged if sigma == 0 else system
+    ratio = strong_convexity / smoothness
+    M_0 = np.array([[-2 * ratio, 1 + ratio], [1 + ratio, -2]])
+    M_1 = np.array([[sigma**2 - 1, 1], [1, -1]])
+    found = []
+    for part, basis, channels in ((system, system.mean_basis, 0), (node, node.disagreement_basis, len(node.C_z))):
+        size = basis.shape[1]
+        A, C_y, C_z = basis.T @ part.A @ basis, part.C_y @ basis, (part.C_z @ basis)[:channels]
+        B = basis.T @ np.hstack([smoothness * part.B_u, part.B_v[:, :channels]])
+        after, before = np.hstack([A, B]), np.eye(size, size + 1 + channels)
+        outer = np.zeros((2, size + 1 + channels))
+        outer[0, :size], outer[1, size] = C_y, 1.0
+        messages = np.zeros((2 * channels, size + 1 + channels))
+        messages[:channels] = np.hstack([C_z, smoothness * part.D_zu[:channels], part.D_zv[:channels, :channels]])
+        messages[channels:, size + 1 :] = np.eye(channels)
+        P, R = symmetric_basis(size), symmetric_basis(channels)
+        graph = np.array([messages.T @ np.kron(M_1, E) @ messages for E in R]).reshape(len(R), *outer.T.shape[:1] * 2)
+        moved, kept = np.concatenate([after.T @ P @ after, graph]), before.T @ P @ before
+        kept = np.concatenate([kept, np.zeros_like(graph)])
+        found.append(Inequality(moved, kept, outer.T @ M_0 @ outer, (size, channels)))
+    return found[0], found[1]
+
+
+def symmetric_basis(size: int) -> Float[np.ndarray, "k size size"]:
+    """The symmetric matrices with a single one (or pair of ones), in the order of the upper triangle by columns."""
+    basis = []
+    for j in range(size):
+        for i in range(j + 1):
+            basis.append(np.zeros((size, size)))
+            basis[-1][i, j] = basis[-1][j, i] = 1.0
+    return np.stack(basis) if basis else np.zeros((0, size, size))
+
+
+def _triangle(matrix: np.ndarray) -> np.ndarray:
+    """Clarabel's vectors of symmetric matrices [..., s, s]: upper triangles by columns, sqrt(2) off the diagonal."""
+    rows, columns = np.tril_indices(matrix.shape[-1])[::-1]
+    return matrix[..., rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2))
+
+
+def _solver() -> Any:
+    try:
+        return importlib.import_module("clarabel")  # its classes are compiled: no types to be seen
+    except ImportError as error:
+        raise ImportError("certificates need the solver clarabel: pip install 'adozoo[solvers]'.") from error

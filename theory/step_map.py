@@ -1,0 +1,206 @@
+r"""One step of an implemented method as a function z -> z', for z = (params, floating-point state) as one vector.
+
+Theory reads a method through this one door: its Jacobians with respect to z and to an additive gradient noise, its
+period, its start and its answer. Integers and keys of the state follow the step count and are no part of z.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, PyTree
+
+import adozoo
+
+LONGEST_PERIOD = 64
+"""Schedules that repeat after more steps than this are refused."""
+
+Factory: TypeAlias = Callable[[adozoo.Mixing], optax.GradientTransformation]
+
+
+def read(factory: Factory, problem: Any, mix: adozoo.Mixing) -> "StepMap":
+    """The step of a method on a problem, in float64; call it, and what it returns, inside `jax.enable_x64(True)`.
+
+    Raises:
+      ValueError: if the weights of the mixing were rounded to single precision.
+
+    Example:
+      >>> problem = adozoo.problems.random_quadratic(3, 2)
+      >>> step = theory.step_map.read(
+      ...     lambda mix: adozoo.extra(0.1, mix), problem, adozoo.exact_mean(3)
+      ... )
+      >>> step.size, step.period  # params and EXTRA's correction
+      (12, 1)
+    """
+    problem, mix = jax.tree.map(_double, (problem, mix))
+    _check_precision(mix)
+    return StepMap(factory, problem, mix)
+
+
+def is_float(leaf: Any) -> bool:
+    """Whether a leaf of params or state is part of z."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+class StepMap:
+    """A method on a problem over a mixing, step by step: z is a vector [N], `fixed` the state's integers and keys.
+
+    Attributes:
+      start: z before the first step, from `problem.init()`.
+      size: N.
+      inputs: how many numbers a gradient has, over all nodes.
+      leaves: the arrays that z is made of, before the first step.
+      fixed: the integers and keys before the first step.
+    """
+
+    def __init__(self, factory: Factory, problem: Any, mix: adozoo.Mixing):
+        self.factory, self.problem, self.mix = factory, problem, mix
+        self.tx = self.build(mix)
+        params = problem.init()
+        flat, self.unravel_params = ravel_pytree(params)
+        self.inputs = flat.size
+        leaves, self.structure = jax.tree.flatten((params, self.tx.init(params)))
+        self.floating = [is_float(leaf) for leaf in leaves]
+        self.leaves, self.fixed = self.split(leaves)
+        self.history = [self.fixed]
+        self.start, self.unravel = ravel_pytree(self.leaves)
+        self.size = self.start.size
+        self.one_step = jax.jit(self.step)
+        self.one_jacobian = jax.jit(jax.jacfwd(lambda z, fixed, noise: self.step(z, fixed, noise)[0], argnums=(0, 2)))
+
+    def build(self, mix: adozoo.Mixing) -> optax.GradientTransformationExtraArgs:
+        """The transformation over a mixing."""
+        return optax.with_extra_args_support(self.factory(mix))
+
+    def split(self, leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The leaves that belong to z, and the others."""
+        pairs = list(zip(leaves, self.floating, strict=True))
+        return [x for x, floats in pairs if floats], [x for x, floats in pairs if not floats]
+
+    def assemble(self, z: Any, fixed: list[Any]) -> tuple[PyTree, PyTree]:
+        """(params, state) of a vector z."""
+        floats, others = iter(self.unravel(z)), iter(fixed)
+        return jax.tree.unflatten(self.structure, [next(floats) if mine else next(others) for mine in self.floating])
+
+    def step(self, z: Any, fixed: list[Any], noise: Any = None, mix: adozoo.Mixing | None = None) -> tuple[Any, Any]:
+        """(z, fixed) after one step, with `noise` [inputs] added to the gradients, perhaps over another mixing."""
+        params, state = self.assemble(z, fixed)
+        grads = self.problem.gradient(params, 0, None)
+        if noise is not None:
+            grads = jax.tree.map(jnp.add, grads, self.unravel_params(noise))
+        updates, state = (self.tx if mix is None else self.build(mix)).update(grads, state, params)
+        kept, fixed = self.split(jax.tree.leaves((optax.apply_updates(params, updates), state)))
+        return ravel_pytree(kept)[0], fixed
+
+    def begin(self, flat_params: Any) -> Any:
+        """z before the first step from other params, [inputs] -> [N]."""
+        params = self.unravel_params(flat_params)
+        return ravel_pytree(self.split(jax.tree.leaves((params, self.tx.init(params))))[0])[0]
+
+    @cached_property
+    def guess(self) -> Float[np.ndarray, " N"]:
+        """z with all nodes at the problem's optimum."""
+        optimum = adozoo.replicate(self.problem.optimum, self.problem.n)
+        return np.asarray(self.begin(ravel_pytree(optimum)[0]))
+
+    def generic(self, seed: int) -> Any:
+        """A point z without any special property."""
+        return jnp.asarray(np.random.default_rng(seed).normal(size=self.size))
+
+    def counts(self, steps: int) -> list[list[Any]]:
+        """The integers and keys of the state before each of the first steps."""
+        while len(self.history) < steps:
+            self.history.append(self.one_step(self.start, self.history[-1])[1])
+        return self.history[:steps]
+
+    @cached_property
+    def period(self) -> int:
+        """The smallest p such that the step at count t + p does what the one at t does, seen on a generic point.
+
+        Raises:
+          ValueError: if there is none up to `LONGEST_PERIOD`.
+        """
+        z, probes = self.generic(0), np.random.default_rng(1).normal(size=(self.size, 4))
+        images = [np.asarray(self.one_step(z, now)[0]) @ probes for now in self.counts(2 * LONGEST_PERIOD)]
+        seen = np.stack(images)
+        scale = 1e-12 * (1 + np.abs(seen).max()) * np.sqrt(self.size)
+        for p in range(1, LONGEST_PERIOD + 1):
+            if np.abs(seen[p:] - seen[:-p]).max() <= scale:
+                return p
+        raise ValueError(
+            f"theory: the method's steps do not repeat within {LONGEST_PERIOD} steps (a random schedule, drops, or a "
+            "decaying step size), so that it has no linear rate. Fix the mixing, e.g. mix.at(step); for random mixings "
+            "see theory.mean_square_rate."
+        )
+
+    def advance(self, z: Any) -> Float[np.ndarray, " N"]:
+        """z after one period."""
+        for now in self.counts(self.period):
+            z, _ = self.one_step(z, now)
+        return np.asarray(z)
+
+    def phases(self, z: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The Jacobians of each step of one period from z, by z and by the gradient: (T_t [N, N], B_t [N, inputs])."""
+        jacobians = []
+        noise = jnp.zeros(self.inputs)
+        for now in self.counts(self.period):
+            transition, injection = self.one_jacobian(z, now, noise)
+            jacobians.append((np.asarray(transition), np.asarray(injection)))
+            if self.period > 1:
+                z, _ = self.one_step(z, now)
+        return jacobians
+
+    def jacobian(self, z: Any) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N inputs"]]:
+        """The Jacobians of a whole period by z, T, and by an offset of all its gradients, B."""
+        (transition, injection), *later = self.phases(z)
+        for now, then in later:
+            transition, injection = now @ transition, now @ injection + then
+        return transition, injection
+
+    def is_affine(self, z: Any, transition: Float[np.ndarray, "N N"]) -> bool:
+        """Whether a period moves generic points as its Jacobian at z says."""
+        away = np.asarray(self.generic(2))
+        moved = self.advance(z + away) - self.advance(z)
+        return bool(np.linalg.norm(moved - transition @ away) <= 1e-11 * (1 + np.linalg.norm(moved)))
+
+    @cached_property
+    def start_jacobian(self) -> Float[np.ndarray, "N inputs"]:
+        """How z before the first step depends on the initial params."""
+        return np.asarray(jax.jacfwd(self.begin)(ravel_pytree(self.problem.init())[0]))
+
+    def first_moves(self, samples: int) -> Float[np.ndarray, "N samples"]:
+        """What a first period changes, from the start and from generic initial params."""
+        flat = np.random.default_rng(3).normal(size=(samples - 1, self.inputs))
+        starts = [self.start, *map(self.begin, jnp.asarray(flat))]
+        return np.stack([self.advance(z) - np.asarray(z) for z in starts], axis=1)
+
+    def answer(self, z: Any) -> PyTree:
+        """The evaluated params of z, stacked."""
+        params, state = self.assemble(jnp.asarray(z), self.fixed)
+        return adozoo.eval_params(state, params)
+
+    def answer_jacobian(self, z: Any) -> Float[np.ndarray, "inputs N"]:
+        """How the evaluated params depend on z."""
+        return np.asarray(jax.jacfwd(lambda z: ravel_pytree(self.answer(z))[0])(jnp.asarray(z)))
+
+
+def _check_precision(mix: adozoo.Mixing) -> None:
+    """Weights rounded to single precision make what a method conserves drift, which would be taken for its rate."""
+    probe = jnp.asarray(np.random.default_rng(0).normal(size=mix.n))
+    for step in range(getattr(mix, "period", 1) or 0):
+        mixed = mix(probe, step)
+        defect = 0.0 if mix.stochastic == "row" else abs(float(jnp.sum(mixed) - jnp.sum(probe)))
+        if 1e-11 < defect / np.sqrt(mix.n) < 1e-4:
+            raise ValueError(
+                f"theory: the weights of mix do not sum to one in double precision (the sum over nodes moves by "
+                f"{defect:.1e}): they were rounded to single precision. Build the mixing from a float64 matrix."
+            )
+
+
+def _double(leaf: Any) -> Any:
+    return leaf.astype(jnp.float64) if is_float(leaf) else leaf

@@ -1,0 +1,160 @@
+r"""Invariant subspaces and spectral radii: which modes of a linear map a method can reach, and the slowest of them.
+
+The map z <- T z + c of a method conserves some quantities (left null vectors of T - I), which stay as `init` set them,
+and may keep state that no params can reach. Neither may count in a rate. Dropping eigenvalues near 1 by hand would drop
+slow modes with them, and a Krylov basis started outside range(T - I) picks conserved directions up by rounding. So the
+range of T - I comes first, and Krylov spaces are grown inside it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from jaxtyping import Complex, Float
+
+RANK_TOLERANCE = 1e-10
+"""Directions of a matrix below this, relative to the largest one, count as zero."""
+DENSE_LIMIT = 250
+"""Up to this many dimensions all eigenvalues are computed; beyond, only the largest ones, by Arnoldi's method."""
+SQUARINGS = 8
+"""Arnoldi's method is applied to the 2^SQUARINGS-th power."""
+REACHED = 1e-7
+"""A mode is reached for certain where seeds of size 1 have a component of this size along it."""
+
+
+def range_basis(matrix: Float[np.ndarray, "N k"], floor: float = 0.0) -> Float[np.ndarray, "N r"]:
+    """An orthonormal basis of the range of a matrix, by QR with column pivoting.
+
+    Args:
+      matrix: any matrix, [N, k].
+      floor: directions below this size count as zero too, whatever the largest one is.
+
+    Returns:
+      The basis, [N, r].
+
+    Example:
+      >>> theory.subspaces.range_basis(np.ones((3, 2))).shape
+      (3, 1)
+    """
+    if not matrix.size:
+        return np.zeros((matrix.shape[0], 0))
+    q, r = map(np.asarray, scipy.linalg.qr(matrix, mode="economic", pivoting=True, check_finite=False)[:2])
+    sizes = np.abs(np.diagonal(r))
+    return q[:, : int(np.sum(sizes > max(RANK_TOLERANCE * sizes[0], floor, 1e-300)))]
+
+
+def moving_basis(matrices: Sequence[np.ndarray] | Float[np.ndarray, "K N N"]) -> Float[np.ndarray, "N r"]:
+    r"""An orthonormal basis of \sum_w range(T_w - I): all that some T_w moves; it is invariant under every T_w.
+
+    Its orthogonal complement holds the quantities that all T_w conserve.
+
+    Example:
+      >>> pair = np.array([[0.5, 0.5], [0.5, 0.5]])  # averaging conserves the sum
+      >>> abs(theory.subspaces.moving_basis([pair]).ravel()).round(6)
+      array([0.707107, 0.707107])
+    """
+    moves = [matrix - np.eye(matrix.shape[0]) for matrix in matrices]
+    if len(moves) == 1:
+        return range_basis(moves[0])
+    # The range of [M_1 ... M_K] is that of R', the triangular factor of the tall stack of the M_w'.
+    return range_basis(np.linalg.qr(np.concatenate([move.T for move in moves]), mode="r").T)
+
+
+def reachable_basis(
+    matrices: Sequence[np.ndarray] | Float[np.ndarray, "K N N"], seeds: Float[np.ndarray, "N s"]
+) -> Float[np.ndarray, "N r"]:
+    """An orthonormal basis of the smallest subspace that holds the seeds and is invariant under every matrix.
+
+    A block Krylov space: seeds should be of size about 1, since what they reach below `RANK_TOLERANCE` counts as zero.
+
+    Example:
+      >>> shift = np.diag([1.0, 1.0], -1)
+      >>> theory.subspaces.reachable_basis([shift], np.eye(3)[:, 1:2]).shape
+      (3, 2)
+    """
+    basis = fresh = range_basis(seeds, RANK_TOLERANCE)
+    floor = RANK_TOLERANCE * (1 + max(float(np.abs(matrix).max(initial=0)) for matrix in matrices))
+    while fresh.shape[1] and basis.shape[1] < basis.shape[0]:
+        images = np.hstack([matrix @ fresh for matrix in matrices])
+        fresh = range_basis(images - basis @ (basis.T @ images), floor)
+        # A small remainder is normalised together with its rounding errors: make it orthogonal once more.
+        fresh = np.linalg.qr(fresh - basis @ (basis.T @ fresh))[0]
+        basis = np.hstack([basis, fresh])
+    return basis
+
+
+def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
+    r"""The largest modulus of an eigenvalue, \rho(M).
+
+    Large matrices: Arnoldi's method on M^{256}, since \rho(M)^{256} = \rho(M^{256}) and eight squarings set apart what
+    slow methods have close together near 1; all eigenvalues where it does not converge.
+
+    Example:
+      >>> theory.linear.spectral_radius(np.array([[0.0, 1.0], [-0.25, 0.0]]))
+      0.5
+    """
+    if 0 < matrix.shape[0] <= DENSE_LIMIT:
+        return float(np.abs(np.linalg.eigvals(matrix)).max())
+    return _slowest(matrix)[0]
+
+
+def reachable_radius(matrix: Float[np.ndarray, "r r"], seeds: Float[np.ndarray, "r s"]) -> float:
+    """The spectral radius of a matrix on the smallest invariant subspace that holds the seeds.
+
+    The slowest mode of all is tried first: where its left eigenvector sees the seeds, it is reached, and no subspace
+    has to be built.
+
+    Args:
+      matrix: [r, r].
+      seeds: [r, s], of size about 1.
+
+    Example:
+      >>> diagonal = np.diag([0.9, 0.5])
+      >>> theory.subspaces.reachable_radius(diagonal, np.array([[0.0], [1.0]]))
+      0.5
+    """
+    if not seeds.size:
+        return 0.0
+    radius, left = _slowest(matrix)
+    if left.size and np.abs(left.conj().T @ seeds).max() > REACHED:
+        return radius
+    basis = reachable_basis([matrix], seeds)
+    return radius if basis.shape[1] == matrix.shape[0] else spectral_radius(basis.T @ matrix @ basis)
+
+
+def unit_seeds(*blocks: Float[np.ndarray, "N k"]) -> Float[np.ndarray, "N s"]:
+    """Seeds of different scales, each block scaled to largest entry 1; blocks of rounding errors are left out."""
+    sizes = [float(np.abs(block).max(initial=0)) for block in blocks]
+    kept = [block / size for block, size in zip(blocks, sizes, strict=True) if size > 1e-13]
+    return np.hstack(kept) if kept else np.zeros((blocks[0].shape[0], 0))
+
+
+def _slowest(matrix: np.ndarray) -> tuple[float, Complex[np.ndarray, "r k"] | np.ndarray]:
+    """The spectral radius, and left eigenvectors of eigenvalues that have it."""
+    size = matrix.shape[0]
+    if size == 0:
+        return 0.0, np.zeros((0, 0))
+    if size > DENSE_LIMIT and (found := _slowest_of_many(matrix)) is not None:
+        return found
+    values, left = scipy.linalg.eig(matrix, left=True, right=False, check_finite=False)
+    sizes = np.abs(values)
+    return float(sizes.max()), left[:, sizes >= sizes.max() * (1 - 1e-12)]
+
+
+def _slowest_of_many(matrix: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Arnoldi's method on the transpose of matrix^(2^SQUARINGS), or None where that fails."""
+    power, log_scale = matrix.T, 0.0  # matrix'^(2^k) = exp(log_scale) * power
+    for _ in range(SQUARINGS):
+        norm = np.linalg.norm(power)
+        if not np.isfinite(norm) or norm == 0:
+            return None
+        power, log_scale = (power / norm) @ (power / norm), 2 * (log_scale + np.log(norm))
+    try:
+        start = np.random.default_rng(0).normal(size=matrix.shape[0])
+        values, vectors = scipy.sparse.linalg.eigs(power, k=4, ncv=120, v0=start, tol=1e-13)
+    except scipy.sparse.linalg.ArpackError:
+        return None
+    sizes = np.abs(values)
+    radius = float(np.exp((np.log(sizes.max()) + log_scale) / 2**SQUARINGS))
+    return radius, vectors[:, sizes >= sizes.max() * (1 - 1e-9)].conj()
