@@ -30,6 +30,7 @@ from adozoo.parts import (
     momentum,
     track_gradients,
 )
+from adozoo.relaxation import relaxed
 from adozoo.schedules import (
     cycle,
     gossip_every,

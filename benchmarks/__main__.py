@@ -14,6 +14,7 @@ WORKLOADS = {
     "w1-sweep": "w1_sweep",
     "w2": "w2_random_quadratics",
     "w4": "w4_gossip_bandwidth",
+    "w5": "w5_certificates",
     "mixing": "mixing_cost",
 }
 

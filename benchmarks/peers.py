@@ -1,10 +1,13 @@
-"""Peers that need a Python or a licence of their own: each in a virtual environment under .cache/bench-peers.
+"""Peers, installed under .cache/bench-peers on first use: they are no dependencies of this project.
 
-decent-bench is AGPL-3.0: it is run as a program of its own and compared with. Nothing of it is copied or imported here.
+decent-bench is AGPL-3.0 and needs another Python: it is run as a program of its own, in a virtual environment, and
+compared with. Nothing of it is copied or imported here. PEPit is MIT and shares this process, as its dependencies do.
 """
 
+import importlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,26 @@ from benchmarks.timing import ROOT
 
 DECENT_BENCH = "decent-bench 0.3.0"
 HOW_TO_GET = "not available: needs Python 3.13 (as python3.13 on the PATH, or from pyenv) and a package index"
+PEPIT = "PEPit 0.5.1"
+HOW_TO_GET_PEPIT = "not available: needs a package index, and cvxpy and pandas in this environment"
 DRIVER = Path(__file__).with_name("decent_bench_driver.py")
+
+
+def _home(peer: str) -> Path:
+    return ROOT / ".cache" / "bench-peers" / peer.replace(" ", "-")
+
+
+def _install(peer: str, *commands: list[Any]) -> bool:
+    """Whether the commands that install a peer succeed; they are run once."""
+    home = _home(peer)
+    if (home / ".installed").exists():
+        return True
+    print(f"(installing {peer}, once)", end=" ", flush=True)
+    for command in commands:
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return False
+    (home / ".installed").touch()
+    return True
 
 
 def _python_3_13() -> str | None:
@@ -25,20 +47,13 @@ def _python_3_13() -> str | None:
 
 def decent_bench_python() -> Path | None:
     """The interpreter that has decent-bench 0.3.0, installed on first use; None where that cannot be done."""
-    home = ROOT / ".cache" / "bench-peers" / DECENT_BENCH.replace(" ", "-")
-    python = home / "bin" / "python"
-    if (home / ".installed").exists():
-        return python
     if (base := _python_3_13()) is None:
         return None
-    print(f"(installing {DECENT_BENCH}, once)", end=" ", flush=True)
+    home = _home(DECENT_BENCH)
+    python = home / "bin" / "python"
     # jinja2 is not among its dependencies, though it imports it.
     install = [python, "-m", "pip", "install", "-q", DECENT_BENCH.replace(" ", "=="), "jinja2"]
-    for command in ([base, "-m", "venv", home], install):
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            return None
-    (home / ".installed").touch()
-    return python
+    return python if _install(DECENT_BENCH, [base, "-m", "venv", home], install) else None
 
 
 def decent_bench_dgd(repeats: int, **case: Any) -> tuple[list[float], np.ndarray] | None:
@@ -53,3 +68,18 @@ def decent_bench_dgd(repeats: int, **case: Any) -> tuple[list[float], np.ndarray
             raise RuntimeError(f"{DECENT_BENCH} failed:\n{done.stderr}")
         result = np.load(Path(folder) / "result.npz")
         return result["seconds"].tolist(), result["x"]
+
+
+def pepit() -> Any | None:
+    """The module PEPit 0.5.1, installed on first use without its dependencies; None where that cannot be done."""
+    home, requirement = _home(PEPIT), PEPIT.replace(" ", "==")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", home, requirement]
+    if not _install(PEPIT, pip):
+        return None
+    if str(home) not in sys.path:
+        sys.path.insert(0, str(home))  # before any other version of it
+    try:
+        importlib.import_module("PEPit.functions")
+        return importlib.import_module("PEPit")
+    except ImportError:
+        return None

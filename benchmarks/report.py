@@ -87,15 +87,16 @@ def _table(head: list[str], body: Iterable[list[str]]) -> list[str]:
 
 def _rows(rows: list[dict[str, Any]]) -> list[str]:
     own = list(dict.fromkeys(name for row in rows for name in row if name not in ("case", "who", "warm", "cold")))
-    with_cold = any(row["cold"] for row in rows)
-    head = ["case", "contender", "warm", *(["cold", "of it compiling"] if with_cold else []), *own]
-    return _table(head, ([row["case"], row["who"], *_times(row, with_cold), *_own(row, own)] for row in rows))
+    first = {"total": "cold", "compile": "of it compiling"}
+    parts = [part for part in first if any(row["cold"] and row["cold"][part] is not None for row in rows)]
+    head = ["case", "contender", "warm", *(first[part] for part in parts), *own]
+    return _table(head, ([row["case"], row["who"], *_times(row, parts), *_own(row, own)] for row in rows))
 
 
-def _times(row: dict[str, Any], with_cold: bool) -> list[str]:
-    warm, first = row["warm"], row["cold"] or {"total": None, "compile": None}
+def _times(row: dict[str, Any], parts: list[str]) -> list[str]:
+    warm, cold = row["warm"], row["cold"] or {}
     spread = f"{seconds(warm['minimum'])} / **{seconds(warm['median'])}** / {seconds(warm['maximum'])}" if warm else "-"
-    return [spread, *([seconds(first["total"]), seconds(first["compile"])] if with_cold else [])]
+    return [spread, *(seconds(cold.get(part)) for part in parts)]
 
 
 def _own(row: dict[str, Any], names: list[str]) -> list[str]:

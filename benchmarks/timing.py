@@ -7,12 +7,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[1]
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ def clock(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def take_turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def take_turns(contenders: Mapping[Name, Callable[[], Any]], repeats: int) -> dict[Name, list[float]]:
     """Seconds of `repeats` calls of each contender, in turns, after one call of each that is not counted."""
     for run in contenders.values():
         run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[Name, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
             times[name].append(clock(run))
@@ -49,12 +50,12 @@ def take_turns(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dic
 
 @dataclass(frozen=True)
 class Cold:
-    """A first call, taken apart; seconds, medians over processes."""
+    """A first call, taken apart where it is one compiled program; seconds, medians over processes."""
 
-    trace: float
-    compile: float
-    first_run: float
     total: float
+    trace: float | None = None
+    compile: float | None = None
+    first_run: float | None = None
 
 
 def cold(workload: str, repeats: int = 3, **case: Any) -> Cold:
@@ -80,6 +81,8 @@ def _first_call(workload: str, case: dict[str, Any]) -> list[float]:
     with jax.enable_x64(module.X64):
         function, arguments = module.program(**case)
         jax.block_until_ready(arguments)
+        if not hasattr(function, "lower"):  # it compiles as it goes, or not at all
+            return [clock(lambda: function(*arguments))]
         times = [time.perf_counter()]
         lowered = function.lower(*arguments)
         times.append(time.perf_counter())
@@ -87,7 +90,7 @@ def _first_call(workload: str, case: dict[str, Any]) -> list[float]:
         times.append(time.perf_counter())
         jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter())
-    return [*(after - before for before, after in itertools.pairwise(times)), times[-1] - times[0]]
+    return [times[-1] - times[0], *(after - before for before, after in itertools.pairwise(times))]
 
 
 if __name__ == "__main__":

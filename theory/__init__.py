@@ -9,6 +9,7 @@ an implemented method (`exact_rate`, `limit`), its certified worst case (`worst_
 from theory import (
     bounds,
     certificate,
+    extraction,
     isotropic,
     linear,
     lyapunov,
@@ -19,9 +20,10 @@ from theory import (
     neighbors,
     rational,
     spectra,
-    state_space,
+    tuning,
 )
 from theory.certificate import Certificate, Proof, certify, worst_case_rate
+from theory.extraction import StateSpace, state_space
 from theory.isotropic import (
     best_learning_rate,
     expected_square_norm,
@@ -49,3 +51,4 @@ from theory.neighbors import (
     variance_profile,
 )
 from theory.spectra import eigenvalues, families, laplacian_spectrum, spectral_gap, spectrum, symbolic_gap
+from theory.tuning import Tuned, tune

@@ -1,6 +1,6 @@
 r"""Worst-case certificates of implemented methods, over all objectives and graphs of a class, as a bracket.
 
-`worst_case_rate` reads the method's matrices off its implementation (`theory.state_space`), finds by bisection the
+`worst_case_rate` reads the method's matrices off its implementation (`theory.extraction`), finds by bisection the
 smallest rate that the matrix inequalities of `theory.lmi` certify, and sets beside it the worst instance that is known
 exactly (`theory.modal`): lower <= truth <= rate.
 """
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from adozoo._mixings import Mixing
-from theory.lmi import inequalities
+from theory.extraction import EXACT_TOLERANCE, Extractor, StateSpace
+from theory.lmi import Inequality, inequalities
 from theory.modal import Instance, worst_instance
 from theory.rational import RationalSystem
-from theory.state_space import EXACT_TOLERANCE, Extractor, StateSpace
 
 TOLERANCE = 1e-7
 LARGEST = 2.0
@@ -47,7 +47,7 @@ class Certificate:
     r"""A bracket of the worst-case rate, ||x_i^t - x^*|| <= c \rho^t for all members of the class.
 
     Attributes:
-      rate: \rho, certified up to the solver's rounding (`verify` removes that doubt); inf where none below
+      rate: \rho, certified up to rounding (`verify` removes that doubt); inf where none below
         `theory.certificate.LARGEST` is. At or above 1 nothing is promised but a bound on how fast errors grow.
       lower: the rate of `instance`, which no certificate can undercut.
       instance: the slowest instance known exactly.
@@ -149,9 +149,9 @@ def worst_case_rate(
     References:
       Sundararajan, Van Scoy, Lessard, IEEE TCNS 2020, theorem 10.
     """
-    _check_class(strong_convexity, smoothness, sigma)
+    check_class(strong_convexity, smoothness, sigma)
     system = Extractor(factory, exact_mean=sigma == 0, equal_start=equal_start)()
-    _check_exact(system, sigma)
+    check_exact(system, sigma)
     return certify(system, strong_convexity, smoothness, sigma, tolerance)
 
 
@@ -170,20 +170,23 @@ def certify(
     return Certificate(rate, instance.rate, instance, strong_convexity, smoothness, sigma, system, P, Q, R)
 
 
-def smallest_rate(inequality: Any, low: float, tolerance: float = TOLERANCE, high: float = LARGEST) -> float:
-    """The smallest feasible rate above `low`, by bisection; inf if `high` is infeasible."""
-    low = max(low, 0.0)
-    if inequality.feasible(low + tolerance):
+def smallest_rate(inequality: Inequality, low: float, tolerance: float = TOLERANCE, high: float = LARGEST) -> float:
+    """The smallest rate above `low` that the inequality certifies, by bisection; inf if that is not below `high`."""
+    if inequality.attained(low + tolerance) <= low + tolerance:
         return low + tolerance
-    if low >= high or not inequality.feasible(high):
+    found = inequality.attained(high) if low < high else math.inf
+    if not found <= high:
         return math.inf
+    high = max(found, low)
     while high - low > tolerance:
         middle = (low + high) / 2
-        low, high = (low, middle) if inequality.feasible(middle) else (middle, high)
+        found = inequality.attained(middle)
+        low, high = (low, max(found, low)) if found <= middle else (middle, high)
     return high
 
 
-def _check_class(strong_convexity: float, smoothness: float, sigma: float) -> None:
+def check_class(strong_convexity: float, smoothness: float, sigma: float) -> None:
+    """Raise ValueError for constants that describe no class."""
     if not 0 < strong_convexity <= smoothness < math.inf:
         raise ValueError(
             "worst_case_rate: need 0 < strong_convexity <= smoothness, got "
@@ -196,7 +199,8 @@ def _check_class(strong_convexity: float, smoothness: float, sigma: float) -> No
         )
 
 
-def _check_exact(system: StateSpace, sigma: float) -> None:
+def check_exact(system: StateSpace, sigma: float) -> None:
+    """Raise ValueError for a method whose fixed point is not the optimum."""
     average, node = system.exactness_defect(exact_mean=sigma == 0)
     if max(average, node) > EXACT_TOLERANCE:
         what = (

@@ -2,18 +2,20 @@
 
 Hold the potential of one node at 0. What is left of L is an M-matrix A = L D L' (after a permutation that limits fill),
 which is factorised without pivoting. Those entries of A^{-1} that lie on the pattern of its factor follow from it by
-block back substitution, without the rest of the inverse, so that all links of a graph together cost about as much as the
-factorisation. All terms of that recursion are non-negative: nothing cancels in it.
+block back substitution, without the rest of the inverse, so that all links of a graph together cost about as much as
+the factorisation. All terms of that recursion are non-negative: nothing cancels in it.
 
 References:
     Erisman, Tinney, "On computing certain elements of the inverse of a sparse matrix", 1975.
-    Li et al., "Computing entries of the inverse of a sparse matrix using the FIND algorithm", 2008 (by blocks).
+    Lin et al., "SelInv - an algorithm for selected inversion of a sparse symmetric matrix", 2011 (by blocks).
 """
 
+from typing import Any
+
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from scipy.linalg import get_lapack_funcs
 from scipy.sparse.linalg import SuperLU, splu
 
 
@@ -25,16 +27,14 @@ class GroundedLaplacian:
         ground: the node at potential 0; by default the one with most links, which would fill the factor.
 
     Example:
-        >>> grounded = GroundedLaplacian(
-        ...     theory.resistance.rate_laplacian(adozoo.graphs.path(3)), ground=0
-        ... )
+        >>> laplacian = nx.laplacian_matrix(adozoo.graphs.path(3)).astype(float)
+        >>> grounded = GroundedLaplacian(laplacian, ground=0)
         >>> grounded.potentials(np.array([-1.0, 0.0, 1.0])).round(6).tolist()
         [0.0, 1.0, 2.0]
     """
 
-    def __init__(self, laplacian: sp.csr_array, ground: int | None = None):
+    def __init__(self, laplacian: Any, ground: int | None = None):
         n = laplacian.shape[0]
-        # The node with most links would fill the factor: it is the best one to leave out.
         self.ground = int(np.diff(laplacian.indptr).argmax()) if ground is None else ground
         self.others = np.delete(np.arange(n), self.ground)
         self.factor: SuperLU | None = None
@@ -67,11 +67,11 @@ class GroundedLaplacian:
         return entries
 
 
-def _selected_inverse(factor: SuperLU) -> sp.csc_array:
+def _selected_inverse(factor: SuperLU) -> Any:
     """The lower triangle of (L D L')^{-1} on the pattern of L, one supernode (columns of one pattern) after another.
 
     With J a supernode, S the rows below it and X = L_SJ L_JJ^{-1}: Z_SJ = -Z_SS X and
-    Z_JJ = L_JJ^{-T} D_J^{-1} L_JJ^{-1} + X' Z_SS X. Z_SS is part of what the next supernode up the elimination tree has.
+    Z_JJ = L_JJ^{-T} D_J^{-1} L_JJ^{-1} + X' Z_SS X, where Z_SS is part of what J's parent in the elimination tree has.
     """
     lower, pivots = factor.L.tocsc(), factor.U.diagonal()
     lower.sort_indices()
@@ -86,6 +86,7 @@ def _selected_inverse(factor: SuperLU) -> sp.csc_array:
     owner = np.append(np.repeat(np.arange(len(firsts)), ends - firsts), -1)  # the roots' parent n belongs to none
     parent_of = owner[parents[ends - 1]]
     waiting = np.bincount(parent_of + 1, minlength=len(firsts) + 1)[1:]  # how many supernodes still need this one
+    (invert_triangle,) = get_lapack_funcs(("trtri",), dtype=np.float64)
     inverse = np.empty_like(values)
     fronts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for node in reversed(range(len(firsts))):
@@ -95,7 +96,7 @@ def _selected_inverse(factor: SuperLU) -> sp.csc_array:
         for column in range(width):
             block[column:, column] = values[starts[first + column] : starts[first + column + 1]]
         front = np.empty((len(pattern), len(pattern)))
-        own = scipy.linalg.lapack.dtrtri(block[:width], lower=1, unitdiag=1)[0]
+        own = invert_triangle(block[:width], lower=1, unitdiag=1)[0]
         front[:width, :width] = (own.T / pivots[first:end]) @ own
         if len(pattern) > width:
             parent = int(parent_of[node])

@@ -23,7 +23,7 @@ import adozoo
 from theory import structured
 from theory.matrix_free import fixed_point, matrix_free_rate
 from theory.step_map import Factory, StepMap, is_float, read
-from theory.subspaces import range_basis, reachable_basis, reachable_radius, spectral_radius, unit_seeds
+from theory.subspaces import range_basis, reachable_radius, spectral_radius, unit_seeds
 
 __all__ = ["Factory", "Linearization", "Memory", "exact_rate", "limit", "linearize", "memory", "spectral_radius"]
 
@@ -64,11 +64,6 @@ class Linearization:
     def reduced(self) -> Float[np.ndarray, "r r"]:
         """T on the range of T - I, V' T V."""
         return self.basis.T @ self.matrix @ self.basis
-
-    @cached_property
-    def reachable(self) -> Float[np.ndarray, "N k"]:
-        """An orthonormal basis of the part of range(T - I) that params can reach, [N, k]."""
-        return self.basis @ reachable_basis([self.reduced], self.basis.T @ self.seeds)
 
     @property
     def conserved(self) -> int:
@@ -162,7 +157,10 @@ def _newton(
         if size <= 1e-14 * (1 + np.linalg.norm(z)):
             break
         reduced = np.eye(basis.shape[1]) - basis.T @ matrix @ basis
-        direction = basis @ np.linalg.solve(reduced, basis.T @ defect)
+        try:
+            direction = basis @ np.linalg.solve(reduced, basis.T @ defect)
+        except np.linalg.LinAlgError:
+            break  # a mode that grows linearly: no fixed point
         length = 1.0
         while length > 1e-6:
             trial = z + length * direction

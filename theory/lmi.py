@@ -18,13 +18,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from theory.state_space import StateSpace
+from theory.extraction import StateSpace
 
 MARGIN = 1e-9
-"""The least eigenvalue asked of P and Q, and the slack below zero at which an inequality still counts as met."""
+"""The least eigenvalue asked of P and Q."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,30 @@ class Inequality:
             column += k * (k + 1) // 2
         return float(entries[-1]), matrices
 
-    def feasible(self, rate: float) -> bool:
-        """Whether the solver finds the inequality satisfied."""
-        return self.solve(rate)[0] > -MARGIN
+    def attained(self, rate: float) -> float:
+        """The rate that the solution found at `rate` certifies: at most `rate` where the inequality is feasible.
+
+        For given P and R the inequality is checked anew, eliminating the inputs: what is left, S <= rho^2 P on the
+        states, is an eigenvalue problem. Thus a solver that meets an infeasible inequality to its tolerance, with a
+        tiny P, is found out.
+        """
+        matrices = self.solve(rate)[1]
+        return self.certifies(*matrices) if matrices else np.inf
+
+    def certifies(self, P: Float[np.ndarray, "p p"], R: Float[np.ndarray, "r r"]) -> float:
+        """The smallest rate at which these matrices satisfy the inequality; inf where none does."""
+        size = len(P)
+        entries = np.concatenate([_entries(P), _entries(R)])
+        whole = self.constant + np.tensordot(entries, self.after, 1)
+        inputs = whole[size:, size:]
+        if np.linalg.eigvalsh(inputs)[-1] >= 0 or (len(R) and np.linalg.eigvalsh(R)[0] < 0):
+            return np.inf
+        if not size:
+            return 0.0
+        if np.linalg.eigvalsh(P)[0] <= 0:
+            return np.inf
+        states = whole[:size, :size] - whole[:size, size:] @ np.linalg.solve(inputs, whole[size:, :size])
+        return float(np.sqrt(max(scipy.linalg.eigvalsh(states, P)[-1], 0.0)))
 
 
 def inequalities(
@@ -126,6 +148,12 @@ def symmetric_basis(size: int) -> Float[np.ndarray, "k size size"]:
             basis.append(np.zeros((size, size)))
             basis[-1][i, j] = basis[-1][j, i] = 1.0
     return np.stack(basis) if basis else np.zeros((0, size, size))
+
+
+def _entries(matrix: np.ndarray) -> np.ndarray:
+    """The coefficients of a symmetric matrix in `symmetric_basis`."""
+    rows, columns = np.tril_indices(len(matrix))[::-1]
+    return matrix[rows, columns]
 
 
 def _triangle(matrix: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ import numpy as np
 
 WINDOWS = 9
 """The spread of the slopes over this many windows, each three quarters of what is fitted, is the uncertainty."""
+FEWEST = 6
+"""A rate is not fitted to fewer records than this."""
 
 
 class FittedRate(NamedTuple):
@@ -32,7 +34,7 @@ def fit_rate(errors: Any, every: int = 1, floor: float = 1e3) -> FittedRate:
 
     Returns:
       The rate per step with its uncertainty, and the window in steps. A rate above 1 says divergence; NaN, that fewer
-      than 16 records are left (the run was over before it could be measured).
+      than `FEWEST` records are left (the run was over before it could be measured).
 
     Raises:
       ValueError: if errors are not one-dimensional, or `every` < 1.
@@ -56,7 +58,7 @@ def fit_rate(errors: Any, every: int = 1, floor: float = 1e3) -> FittedRate:
         above = np.flatnonzero(values > floor * values.min()) if settled else np.arange(stop)
         stop = int(above[-1]) + 1 if above.size else 0
     start = 2 * stop // 3
-    if stop - start < 16:
+    if stop - start < FEWEST:
         return FittedRate(np.nan, np.nan, start * every, stop * every)
     logs = np.log(values[start:stop])
     length = 3 * logs.size // 4

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from theory.state_space import StateSpace
+from theory.extraction import StateSpace
 
 CURVATURES, EIGENVALUES, ZOOMS = 9, 17, 6
 

@@ -14,7 +14,7 @@ import numpy as np
 from sympy import QQ
 from sympy.polys.matrices import DomainMatrix
 
-from theory.state_space import StateSpace
+from theory.extraction import StateSpace
 
 DENOMINATOR = 10**6
 """Fractions with denominators up to this are told apart by numbers that are good to 1e-12."""

@@ -30,6 +30,8 @@ from theory.matrices import Scalar
 # A networkx graph (edge attribute `weight` = rate), or a Laplacian [n, n]: an array or a SciPy sparse array. Not
 # narrower: bad input has to reach `rate_laplacian`, whose ValueError says what was expected.
 LaplacianLike: TypeAlias = Any
+# A `scipy.sparse.csr_array`, whose stubs do not know that it has a shape.
+Sparse: TypeAlias = Any
 
 DENSE_LIMIT = 100
 """Up to this many nodes the eigenvalues of a Laplacian come from a dense decomposition."""
@@ -44,7 +46,7 @@ class Chi(NamedTuple):
     chi_2: float
 
 
-def _graph_laplacian(graph: nx.Graph) -> sp.csr_array:
+def _graph_laplacian(graph: nx.Graph) -> Sparse:
     graph = canonical(graph)
     n = graph.number_of_nodes()
     if graph.is_directed():
@@ -58,13 +60,13 @@ def _graph_laplacian(graph: nx.Graph) -> sp.csr_array:
     return _from_rates(links + links.T)
 
 
-def _from_rates(rates: sp.csr_array) -> sp.csr_array:
+def _from_rates(rates: Sparse) -> Sparse:
     """D - R of a symmetric matrix of rates: the rows sum to zero as well as rounding allows."""
     rates.eliminate_zeros()
     return sp.csr_array(sp.diags_array(rates.sum(axis=1)) - rates)
 
 
-def rate_laplacian(laplacian: LaplacianLike) -> sp.csr_array:
+def rate_laplacian(laplacian: LaplacianLike) -> Sparse:
     """The validated Laplacian of a connected graph, sparse and in float64.
 
     Args:
@@ -87,7 +89,7 @@ def rate_laplacian(laplacian: LaplacianLike) -> sp.csr_array:
         matrix = _graph_laplacian(laplacian)
     else:
         try:
-            given = sp.csr_array(
+            given: Sparse = sp.csr_array(
                 laplacian if sp.issparse(laplacian) else np.atleast_2d(np.asarray(laplacian)), dtype=np.float64
             )
         except (TypeError, ValueError) as error:
@@ -103,24 +105,26 @@ def rate_laplacian(laplacian: LaplacianLike) -> sp.csr_array:
             raise ValueError(f"laplacian: expected a symmetric matrix, max |L - L'| is {asymmetry:.3g}; use (L + L')/2")
         if (drift := np.abs(given.sum(axis=1)).max()) > slack:
             raise ValueError(
-                f"laplacian: expected rows that sum to zero, one sums to {drift:.3g} (in modulus); of a mixing matrix W "
-                "the Laplacian is I - W, of an adjacency matrix A it is diag(A 1) - A"
+                f"laplacian: expected rows that sum to zero, one is off by {drift:.3g}; of a mixing matrix W the "
+                "Laplacian is I - W, of an adjacency matrix A it is diag(A 1) - A"
             )
         rates = sp.csr_array(sp.diags_array(given.diagonal()) - (given + given.T) / 2)
         if rates.nnz and (lowest := rates.data.min()) < -slack:
-            raise ValueError(f"laplacian: expected off-diagonal entries <= 0, got {-lowest:.6g}; a rate is not negative")
+            raise ValueError(
+                f"laplacian: expected off-diagonal entries <= 0, got {-lowest:.6g}; a rate is not negative"
+            )
         rates.data[rates.data < np.finfo(float).eps * scale] = 0  # what rounding left of I - W is no link
         matrix = _from_rates(rates)
     parts = sp.csgraph.connected_components(matrix, directed=False, return_labels=False)
     if parts > 1:
         raise ValueError(
-            f"laplacian: expected a connected graph, got {parts} components among {matrix.shape[0]} nodes: lambda_2 is 0 "
-            "and resistances between components are infinite; add links, or pass one component"
+            f"laplacian: expected a connected graph, got {parts} components among {matrix.shape[0]} nodes, so that"
+            " lambda_2 is 0; add links, or pass one component"
         )
     return matrix
 
 
-def edge_resistances(laplacian: LaplacianLike) -> sp.csr_array:
+def edge_resistances(laplacian: LaplacianLike) -> Sparse:
     r"""Effective resistances of all links, at once.
 
     R_ij = (e_i - e_j)' L^+ (e_i - e_j). Foster's theorem: \sum_{ij} r_ij R_ij = n - 1 over the links, and r_ij R_ij is
@@ -184,7 +188,7 @@ def effective_resistance(
     if i is None:
         if j is not None:
             raise ValueError(f"i: expected a node, got None with j = {j}; resistance is symmetric, pass i = {j} alone")
-        # L + scale J is inverted instead of L: what that adds to L^+ is the same everywhere, and cancels in differences.
+        # Invert L + scale J instead of L: what that adds to L^+ is the same everywhere, and cancels in differences.
         scale = matrix.diagonal().mean() or 1.0
         inverse = np.linalg.inv(matrix.toarray() + scale / n)
         diagonal = np.diagonal(inverse)
@@ -301,7 +305,7 @@ def algebraic_connectivity(laplacian: LaplacianLike) -> float:
     return float(1 / eigsh(operator, k=1, which="LA", v0=start, tol=1e-12, return_eigenvectors=False)[0])
 
 
-def normalize_rates(laplacian: LaplacianLike, normalization: str, rate: Scalar = 1.0) -> sp.csr_array:
+def normalize_rates(laplacian: LaplacianLike, normalization: str, rate: Scalar = 1.0) -> Sparse:
     r"""Bring the rates of a graph to one of the normalisations in which chi is quoted.
 
     - "total_rate": the rates of all links sum to `rate`, $L \cdot \mathrm{rate} / \sum r_{ij}$; the unit of time is
@@ -325,9 +329,7 @@ def normalize_rates(laplacian: LaplacianLike, normalization: str, rate: Scalar =
 
     Example:
         >>> ring = adozoo.graphs.ring(16)
-        >>> [
-        ...     round(value, 4) for value in chi(normalize_rates(ring, "node_rate"))
-        ... ]
+        >>> [round(value, 4) for value in chi(normalize_rates(ring, "node_rate"))]
         [13.1371, 0.9375]
 
     References:

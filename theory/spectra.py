@@ -247,7 +247,13 @@ def families() -> dict[str, str]:
     return dict(_SIZES)
 
 
-def _lookup(family: str, known: Iterable[str]) -> str:
+def family_name(family: str, known: Iterable[str]) -> str:
+    """The known family that a name with spaces, dashes or capitals means; a ValueError names the nearest one.
+
+    Example:
+        >>> family_name("Complete bipartite", families())
+        'complete_bipartite'
+    """
     name, names = family.lower().replace(" ", "_").replace("-", "_"), sorted(known)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
@@ -282,7 +288,7 @@ def laplacian_spectrum(family: str, *sizes: int) -> Spectrum:
         >>> laplacian_spectrum("star", 5)
         [(0, 1), (1, 3), (5, 1)]
     """
-    name = _lookup(family, _LAPLACIANS)
+    name = family_name(family, _LAPLACIANS)
     return sorted(_LAPLACIANS[name][1](*_whole(name, sizes))[0], key=lambda pair: float(pair[0]))
 
 
@@ -307,7 +313,7 @@ def spectrum(family: str, *sizes: sympy.Expr | Scalar) -> Spectrum:
         >>> spectrum("hypercube", 8)
         [(1, 1), (1/2, 3), (0, 3), (-1/2, 1)]
     """
-    name = _lookup(family, _SIZES.keys() - {"grid"})
+    name = family_name(family, _SIZES.keys() - {"grid"})
     sizes = _whole(name, sizes)
     if name in _MIXINGS:
         pairs = _MIXINGS[name][1](*sizes)
@@ -331,7 +337,7 @@ def symbolic_gap(family: str, n: sympy.Expr | int | None = None) -> SymbolicGap:
     sqrt(n) >= 3, `complete_bipartite` the balanced one, `static_exponential` takes an even n.
 
     Args:
-        family: complete, disconnected, ring, path, star, hypercube, torus, two_cliques, complete_bipartite,
+        family: complete, disconnected, ring, path, star, hypercube, torus, two_cliques, complete_bipartite, paley,
             unidirectional_ring or static_exponential.
         n: number of nodes; a positive symbol "n" by default.
 
@@ -358,7 +364,8 @@ def symbolic_gap(family: str, n: sympy.Expr | int | None = None) -> SymbolicGap:
         "torus": (2 * (1 - cos(2 * pi / sympy.sqrt(n))) / 5, 4 * pi**2 / (5 * n)),
         "two_cliques": ((n + 4 - sympy.sqrt(n**2 + 8 * n - 16)) / (2 * (n + 2)), 8 / n**2),
         "complete_bipartite": (4 / (n + 2), 4 / n),
+        "paley": ((n - sympy.sqrt(n)) / (n + 1), 1),
         "unidirectional_ring": (1 - cos(pi / n), pi**2 / (2 * n**2)),
         "static_exponential": (2 / (1 + bits), 2 / log2 if n != 1 else 1),
     }
-    return SymbolicGap(*map(sympy.sympify, gaps[_lookup(family, gaps)]))
+    return SymbolicGap(*map(sympy.sympify, gaps[family_name(family, gaps)]))

@@ -19,8 +19,10 @@ DENSE_LIMIT = 250
 """Up to this many dimensions all eigenvalues are computed; beyond, only the largest ones, by Arnoldi's method."""
 SQUARINGS = 8
 """Arnoldi's method is applied to the 2^SQUARINGS-th power."""
-REACHED = 1e-7
-"""A mode is reached for certain where seeds of size 1 have a component of this size along it."""
+EXCITED = 1e-7
+"""A mode counts as excited where it makes up this much of the error."""
+ROUNDING = 1e-14
+"""What seeds of size 1 may hold of a mode that they do not excite."""
 
 
 def range_basis(matrix: Float[np.ndarray, "N k"], floor: float = 0.0) -> Float[np.ndarray, "N r"]:
@@ -77,9 +79,9 @@ def reachable_basis(
     floor = RANK_TOLERANCE * (1 + max(float(np.abs(matrix).max(initial=0)) for matrix in matrices))
     while fresh.shape[1] and basis.shape[1] < basis.shape[0]:
         images = np.hstack([matrix @ fresh for matrix in matrices])
-        fresh = range_basis(images - basis @ (basis.T @ images), floor)
+        fresh = range_basis(images - basis @ (basis.conj().T @ images), floor)
         # A small remainder is normalised together with its rounding errors: make it orthogonal once more.
-        fresh = np.linalg.qr(fresh - basis @ (basis.T @ fresh))[0]
+        fresh = np.linalg.qr(fresh - basis @ (basis.conj().T @ fresh))[0]
         basis = np.hstack([basis, fresh])
     return basis
 
@@ -96,17 +98,18 @@ def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
     """
     if 0 < matrix.shape[0] <= DENSE_LIMIT:
         return float(np.abs(np.linalg.eigvals(matrix)).max())
-    return _slowest(matrix)[0]
+    return float(np.abs(_slowest(matrix)[0]).max(initial=0))
 
 
-def reachable_radius(matrix: Float[np.ndarray, "r r"], seeds: Float[np.ndarray, "r s"]) -> float:
-    """The spectral radius of a matrix on the smallest invariant subspace that holds the seeds.
+def reachable_radius(matrix: Float[np.ndarray, "r r"] | Complex[np.ndarray, "r r"], seeds: np.ndarray) -> float:
+    r"""The largest |lambda| among the modes of a matrix that the seeds excite.
 
-    The slowest mode of all is tried first: where its left eigenvector sees the seeds, it is reached, and no subspace
-    has to be built.
+    Seeds are first differences: a mode that they hold with size s makes up s / (1 - lambda) of the error itself, which
+    is what counts. Left eigenvectors w' of modes that no seed excites see w' seeds = 0; the slowest mode of all is tried
+    first, since it is excited most often.
 
     Args:
-      matrix: [r, r].
+      matrix: T on range(T - I), [r, r].
       seeds: [r, s], of size about 1.
 
     Example:
@@ -116,34 +119,40 @@ def reachable_radius(matrix: Float[np.ndarray, "r r"], seeds: Float[np.ndarray, 
     """
     if not seeds.size:
         return 0.0
-    radius, left = _slowest(matrix)
-    if left.size and np.abs(left.conj().T @ seeds).max() > REACHED:
-        return radius
-    basis = reachable_basis([matrix], seeds)
-    return radius if basis.shape[1] == matrix.shape[0] else spectral_radius(basis.T @ matrix @ basis)
+    values, left = _slowest(matrix)
+    if _excited(values, left, seeds).any():
+        return float(np.abs(values[0]))
+    values, left = scipy.linalg.eig(matrix, left=True, right=False, check_finite=False)
+    return float(np.abs(values[_excited(values, left, seeds)]).max(initial=0))
 
 
-def unit_seeds(*blocks: Float[np.ndarray, "N k"]) -> Float[np.ndarray, "N s"]:
+def _excited(values: np.ndarray, left: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    seen = np.abs(left.conj().T @ seeds).max(axis=1, initial=0)
+    return seen > np.maximum(EXCITED * np.abs(1 - values), ROUNDING)
+
+
+def unit_seeds(*blocks: Float[np.ndarray, "N _"]) -> Float[np.ndarray, "N s"]:
     """Seeds of different scales, each block scaled to largest entry 1; blocks of rounding errors are left out."""
     sizes = [float(np.abs(block).max(initial=0)) for block in blocks]
     kept = [block / size for block, size in zip(blocks, sizes, strict=True) if size > 1e-13]
     return np.hstack(kept) if kept else np.zeros((blocks[0].shape[0], 0))
 
 
-def _slowest(matrix: np.ndarray) -> tuple[float, Complex[np.ndarray, "r k"] | np.ndarray]:
-    """The spectral radius, and left eigenvectors of eigenvalues that have it."""
-    size = matrix.shape[0]
-    if size == 0:
-        return 0.0, np.zeros((0, 0))
-    if size > DENSE_LIMIT and (found := _slowest_of_many(matrix)) is not None:
+def _slowest(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenvalues of largest modulus, and their left eigenvectors."""
+    if matrix.shape[0] > DENSE_LIMIT and (found := _slowest_of_many(matrix)) is not None:
         return found
     values, left = scipy.linalg.eig(matrix, left=True, right=False, check_finite=False)
     sizes = np.abs(values)
-    return float(sizes.max()), left[:, sizes >= sizes.max() * (1 - 1e-12)]
+    top = sizes >= sizes.max(initial=0) * (1 - 1e-12)
+    return values[top], left[:, top]
 
 
-def _slowest_of_many(matrix: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """Arnoldi's method on the transpose of matrix^(2^SQUARINGS), or None where that fails."""
+def _slowest_of_many(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same by Arnoldi's method on the transpose of matrix^(2^SQUARINGS), or None where that fails.
+
+    Of the eigenvalues only the modulus is known then, and that they are no closer to 1 than it is.
+    """
     power, log_scale = matrix.T, 0.0  # matrix'^(2^k) = exp(log_scale) * power
     for _ in range(SQUARINGS):
         norm = np.linalg.norm(power)
@@ -156,5 +165,6 @@ def _slowest_of_many(matrix: np.ndarray) -> tuple[float, np.ndarray] | None:
     except scipy.sparse.linalg.ArpackError:
         return None
     sizes = np.abs(values)
-    radius = float(np.exp((np.log(sizes.max()) + log_scale) / 2**SQUARINGS))
-    return radius, vectors[:, sizes >= sizes.max() * (1 - 1e-9)].conj()
+    top = sizes >= sizes.max() * (1 - 1e-9)
+    radius = np.exp((np.log(sizes.max()) + log_scale) / 2**SQUARINGS)
+    return np.full(top.sum(), radius), vectors[:, top].conj()

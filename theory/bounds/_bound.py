@@ -15,7 +15,7 @@ import sympy
 from jaxtyping import Bool, Float
 
 from theory.bounds.facts import facts
-from theory.bounds.symbols import LATEX
+from theory.bounds.symbols import LATEX, MEANINGS
 
 KINDS = ("bound", "order")
 EVIDENCE = ("derived", "checked", "recalled")
@@ -30,11 +30,13 @@ class Search(NamedTuple):
     """How to try a bound: `measure` maps points of the unit cube, [m, dimension], to instances.
 
     It returns the measured quantity of each instance, [m], and the values of the bound's symbols, each [m]. Faces of
-    the cube should be extreme instances: they are tried on purpose. An instance that cannot be measured is NaN.
+    the cube should be extreme instances: they are tried on purpose. An instance that cannot be measured is NaN. Ratios
+    up to 1 + slack are rounding.
     """
 
     dimension: int
     measure: Callable[[np.ndarray], tuple[np.ndarray, Mapping[str, np.ndarray]]]
+    slack: float = SLACK
 
 
 class Evaluation(NamedTuple):
@@ -44,12 +46,14 @@ class Evaluation(NamedTuple):
       value: the expression's value, in the units of the bound's quantity.
       rate: the same as a factor per step of the error itself (not squared), for bounds on rates; NaN for others.
       holds: whether the conditions on step size and constants are met; without them the value promises nothing.
+      evidence: the bound's; a "recalled" one may have wrong constants.
       values: what was put in for the symbols.
     """
 
     value: float
     rate: float
     holds: bool
+    evidence: str
     values: dict[str, float]
 
 
@@ -57,7 +61,9 @@ class Falsification(NamedTuple):
     """The outcome of a search for a violation.
 
     Attributes:
-      worst_ratio: the largest measured / bound (bound / measured for lower bounds, whichever is larger for identities).
+      worst_ratio: the largest measured / bound (bound / measured for lower bounds, whichever is larger for identities;
+        the other way round where both are negative). Of rates, which are all close to 1, it is the promised decay per
+        step over the measured one, log bound / log measured: 1 is tight, 0.1 is ten times too cautious.
       violated: whether that exceeds one by more than rounding.
       instances: how many instances met the conditions and were measured.
       measured: the worst instance's measured quantity.
@@ -122,6 +128,11 @@ class Bound:
         ):
             if value not in known:
                 raise ValueError(f"Bound {self.name}: {name} must be one of {known}, got {value!r}.")
+        unknown = [name for name in self.symbols if name not in MEANINGS]
+        if unknown:
+            raise ValueError(
+                f"Bound {self.name}: {', '.join(unknown)} has no meaning on record. Define it with symbols.symbol(...)."
+            )
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
@@ -169,13 +180,15 @@ class Bound:
           >>> mix = adozoo.mixing(adozoo.graphs.ring(8))
           >>> found = bound.evaluate(problem, mix, learning_rate=1.0)
           >>> found.holds, round(found.rate, 6)
-          (True, 0.94...)
+          (True, 0.949931)
         """
         known = {**facts(self.symbols, problem, mix, values), **values}
         value, holds = self.at(**{name: known[name] for name in self.symbols if name in known})
         number = float(value)
         rate = (np.sqrt(number) if self.squared else number) if self.rate else np.nan
-        return Evaluation(number, float(rate), bool(holds), {name: float(known[name]) for name in self.symbols})
+        return Evaluation(
+            number, float(rate), bool(holds), self.evidence, {name: float(known[name]) for name in self.symbols}
+        )
 
     def latex(self) -> str:
         r"""The bound as LaTeX, with the condition under which it holds.
@@ -186,10 +199,15 @@ class Bound:
         """
         body = f"{self.quantity} {DIRECTIONS[self.direction]} {_latex(self.expression)}"
         if self.kind == "order":
-            body = f"{self.quantity} = O\\left({_latex(self.expression)}\\right)"
+            order = r"\Omega" if self.direction == "lower" else "O"
+            body = f"{self.quantity} = {order}\\left({_latex(self.expression)}\\right)"
         if self.condition == sympy.true:
             return body
         return f"{body} \\quad\\text{{if }} {_latex(self.condition)}"
+
+    def __str__(self) -> str:
+        kind = "order of magnitude, " if self.kind == "order" else ""
+        return f"{self.name} ({kind}{self.evidence}): {self.statement} [{self.reference}]"
 
     def falsify(self, instances: int = 10_000, seed: int = 0, scale: float = 1.0) -> Falsification:
         """Search for an instance that breaks the bound.
@@ -200,7 +218,8 @@ class Bound:
         Args:
           instances: how many to measure.
           seed: seed of the search.
-          scale: multiplies the bound; 0.5 asks whether half of it would still hold (is it tight?).
+          scale: multiplies the bound; 0.5 asks whether half of it would still hold (is it tight?); for lower bounds
+            take 2. Of rates it divides the promised decay, log bound.
 
         Returns:
           The worst instance found.
@@ -213,7 +232,7 @@ class Bound:
         if instances < 1:
             raise ValueError(f"bound {self.name}: instances must be positive, got {instances!r}.")
         rng, size = np.random.default_rng(seed), self.search.dimension
-        pool: list[tuple[float, float, float, dict[str, float], np.ndarray]] = []
+        pool: list[_Tried] = []
         measured, drawn = 0, 0
         chunk = max(1, min(1000, instances // 10))
         while measured < instances and drawn < 50 * instances:
@@ -223,38 +242,70 @@ class Bound:
                 faces = rng.uniform(size=points.shape) < rng.choice([0.0, 0.3, 0.8], size=(chunk, 1))
                 points = np.where(faces, np.round(points), points)
             else:
-                parents = np.stack([pool[k][-1] for k in rng.integers(len(pool), size=chunk)])
+                parents = np.stack([pool[k].point for k in rng.integers(len(pool), size=chunk)])
                 width = 10.0 ** rng.uniform(-4, -0.5, size=(chunk, 1))
                 moved = rng.uniform(size=points.shape) < rng.choice([0.2, 1.0], size=(chunk, 1))
                 points = np.clip(parents + moved * width * rng.normal(size=points.shape), 0, 1)
             drawn += chunk
-            found = self._try(points, scale)
-            measured += len(found)
-            pool = sorted(pool + found, key=lambda one: -one[0])[:SURVIVORS]
+            met, found = self._try(points, scale)
+            measured += met
+            pool = sorted(pool + found, key=lambda one: -one.ratio)[:SURVIVORS]
         if not pool:
             raise ValueError(f"bound {self.name}: no instance met the conditions; its search does not fit it.")
-        ratio, worst, bound, values, point = pool[0]
-        return Falsification(ratio, ratio > 1 + SLACK, measured, worst, bound, values, point)
+        worst = pool[0]
+        violated = worst.ratio > 1 + self.search.slack
+        return Falsification(worst.ratio, violated, measured, worst.measured, worst.bound, worst.values, worst.point)
 
-    def _try(self, points: np.ndarray, scale: float) -> list[tuple[float, float, float, dict[str, float], np.ndarray]]:
+    def _try(self, points: np.ndarray, scale: float) -> tuple[int, list["_Tried"]]:
+        """How many of the points are instances that meet the conditions, and the worst ones of them."""
         assert self.search is not None
         measured, values = self.search.measure(points)
         bound, holds = self.at(**{name: values[name] for name in self.symbols})
-        bound = scale * np.broadcast_to(bound, measured.shape)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            over, under = measured / bound, bound / measured
-        ratio = {"upper": over, "lower": under, "equal": np.maximum(over, under)}[self.direction]
-        valid = np.flatnonzero(np.broadcast_to(holds, measured.shape) & np.isfinite(ratio))
-        return [
-            (
+        bound = np.broadcast_to(bound, measured.shape)
+        ratio, bound = self._compare(measured, bound, scale)
+        valid = np.flatnonzero(np.broadcast_to(holds, measured.shape) & ~np.isnan(ratio))
+        worst = valid[np.argsort(-ratio[valid], kind="stable")[:SURVIVORS]]
+        table = {name: np.broadcast_to(values[name], measured.shape) for name in self.symbols}
+        return len(valid), [
+            _Tried(
                 float(ratio[k]),
                 float(measured[k]),
                 float(bound[k]),
-                {name: float(np.broadcast_to(values[name], measured.shape)[k]) for name in self.symbols},
+                {name: float(column[k]) for name, column in table.items()},
                 points[k],
             )
-            for k in valid
+            for k in worst
         ]
+
+    def _compare(self, measured: np.ndarray, bound: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """(ratio, bound times scale), where a ratio above 1 + slack is a violation."""
+        assert self.search is not None
+        if self.rate:
+            with np.errstate(divide="ignore"):
+                measured, promised = -np.log(measured), -np.log(bound) / scale
+            # Decays are differences from 1: the slack belongs to the factor, not to its logarithm.
+            over = _excess(promised, measured + self.search.slack)
+            under = _excess(measured, promised + self.search.slack)
+            bound = np.exp(-promised)
+        else:
+            bound = scale * bound
+            over, under = _excess(measured, bound), _excess(bound, measured)
+        return {"upper": over, "lower": under, "equal": np.maximum(over, under)}[self.direction], bound
+
+
+class _Tried(NamedTuple):
+    ratio: float
+    measured: float
+    bound: float
+    values: dict[str, float]
+    point: np.ndarray
+
+
+def _excess(small: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """By which factor small <= large fails, above 1 where it does, whatever the signs; NaN where it cannot be said."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        same_sign = np.where(large >= 0, small / large, large / small)
+    return np.where((large < 0) & (small >= 0), np.inf, same_sign)
 
 
 def _latex(expression: Any) -> str:

@@ -27,3 +27,13 @@ lambda_n = symbol("lambda_n", r"\lambda_n", "smallest eigenvalue of W", real=Tru
 sigma = symbol("sigma", r"\sigma", "||W - 11'/n||_2, one minus the absolute spectral gap", nonnegative=True)
 heterogeneity = symbol("heterogeneity", r"\zeta^2", "(1/n) sum_i ||grad f_i(x*)||^2", nonnegative=True)
 steps = symbol("steps", "T", "number of steps")
+accuracy = symbol("accuracy", r"\varepsilon", "the accuracy that is asked for")
+initial_gap = symbol("initial_gap", "F_0", "f(x^0) - f*, from a common start", nonnegative=True)
+initial_distance = symbol("initial_distance", "R_0", "||x^0 - x*||, from a common start", nonnegative=True)
+gradient_variance = symbol(
+    "gradient_variance", r"\sigma_g^2", "E||g_i - grad f_i||^2 of every node's stochastic gradient", nonnegative=True
+)
+dissimilarity = symbol(
+    "dissimilarity", r"\varsigma^2", "sup_x (1/n) sum_i ||grad f_i(x) - grad f(x)||^2", nonnegative=True
+)
+rounds = symbol("rounds", "m", "rounds of communication per gradient")

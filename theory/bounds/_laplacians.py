@@ -1,6 +1,6 @@
 """Weighted graphs out of the unit cube, for the searches: small ones with any weights, and a few large named ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 import networkx as nx
@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 
 CONNECTED = 1e-6
 """Graphs whose second Laplacian eigenvalue is below this share of the largest one count as disconnected."""
+NO_EDGE = 0.3
+Measured = tuple[np.ndarray, Mapping[str, np.ndarray]]
 
 
 @cache
@@ -36,8 +38,8 @@ def laplacians(
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b n n"]]]:
     """Groups of weighted Laplacians of equal size, each with the rows of `points` that it comes from.
 
-    The first coordinate picks the size, the others the weights: half of each axis is no edge, so that all sparsity
-    patterns occur; corners of the cube are graphs with equal weights. Disconnected graphs are left out.
+    The first coordinate picks the size, the others the weights: a share NO_EDGE of each axis is no edge, so that all
+    sparsity patterns occur; corners of the cube are graphs with equal weights. Disconnected graphs are left out.
 
     Args:
       points: the first `columns(sizes)` coordinates are read.
@@ -56,7 +58,7 @@ def laplacians(
         if laplacian is None:
             upper = np.triu_indices(size, 1)
             weights = np.zeros((len(rows), size, size))
-            weights[:, *upper] = np.maximum(2 * points[rows, 1 : 1 + len(upper[0])] - 1, 0)
+            weights[:, *upper] = np.maximum((points[rows, 1 : 1 + len(upper[0])] - NO_EDGE) / (1 - NO_EDGE), 0)
             weights += weights.transpose(0, 2, 1)
             stack = weights.sum(2)[:, :, None] * np.eye(size) - weights
             values = np.linalg.eigvalsh(stack)
@@ -81,3 +83,20 @@ def mean_free(size: int) -> Float[np.ndarray, "n n-1"]:
 def logarithmic(points: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map [0, 1] to [low, high] on a logarithmic scale."""
     return low * (high / low) ** points
+
+
+class Table:
+    """Collects the measured groups in the order of the points; NaN where nothing was measured."""
+
+    def __init__(self, size: int):
+        self.measured, self.values = np.full(size, np.nan), {}
+
+    def put(self, rows: np.ndarray, measured: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        """Enter what was measured at these points."""
+        self.measured[rows] = measured
+        for name, value in values.items():
+            self.values.setdefault(name, np.full(len(self.measured), np.nan))[rows] = value
+
+    def result(self) -> Measured:
+        """What a search returns."""
+        return self.measured, self.values

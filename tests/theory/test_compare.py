@@ -1,0 +1,444 @@
+"""Verdicts: runs follow their linearisation, bounds are judged, and broken methods are found out in words."""
+
+import dataclasses
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import sympy
+
+import adozoo
+import theory
+from theory import bounds, claims, observation
+from theory.bounds import symbols
+from theory.compare import compare, compare_all
+from theory.verdict import Claim, steps_per_digit, tightness
+
+LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.linear)
+RATE = 0.1
+PROBLEM = adozoo.problems.random_quadratic(6, 2, strong_convexity=0.2, seed=1)
+RING = adozoo.mixing(adozoo.graphs.ring(6))
+
+
+def build(name, learning_rate=RATE):
+    return lambda mix: adozoo.zoo.entry(name).build(learning_rate, mix)
+
+
+def said(verdict, *words):
+    """Whether one of the violations contains all words."""
+    return any(all(word in sentence for word in words) for sentence in verdict.violations)
+
+
+@pytest.fixture(scope="module")
+def extra():
+    return compare(build("extra"), PROBLEM, RING, name="extra", learning_rate=RATE)
+
+
+@pytest.fixture(scope="module")
+def diging():
+    """DIGing's step map, and what is predicted of it."""
+    with jax.enable_x64(True):
+        steps = theory.step_map.read(build("diging"), PROBLEM, RING)
+        return steps, observation.place(steps)[1]
+
+
+# Runs.
+
+
+def check_run(verdict):
+    """The run is what its linearisation says, and ends where theory says."""
+    run = verdict.observation
+    assert verdict.holds, verdict.violations
+    assert run.fit.rate == pytest.approx(run.window_rate, rel=1e-6)
+    assert verdict["measured"].verdict == "agrees"
+    assert run.errors[-1] < 1e-9 * run.errors[0]
+
+
+def test_runs_follow_their_linearisation(extra):
+    check_run(extra)
+    for verdict, exact in zip(
+        compare_all(["all_reduce_sgd", "local_dsgd"], PROBLEM, RING, RATE, certificate=False),
+        (True, False),
+        strict=True,
+    ):
+        check_run(verdict)
+        assert (verdict.bias < 1e-9) == exact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINEAR)
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(
+    seed=st.integers(0, 10**6), nodes=st.integers(3, 9), kappa=st.floats(2, 20), step=st.floats(0.02, 0.3)
+)
+def test_every_linear_method_on_random_graphs(name, seed, nodes, kappa, step):
+    graph = adozoo.graphs.erdos_renyi(nodes, 0.6, seed)
+    mix = adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(graph)))  # D2 needs lambda_n > -1/3
+    problem = adozoo.problems.random_quadratic(nodes, 2, 1 / kappa, seed=seed)
+    (verdict,) = compare_all([name], problem, mix, step)
+    check_run(verdict)
+    certified = verdict["certified"].rate
+    assert np.isnan(certified) == (verdict.bias > 1e-7)  # refused for those that are not exact, and no others
+    if np.isfinite(certified):
+        assert verdict["worst known"].rate <= certified + 1e-6
+        assert verdict["exact"].rate <= certified + 1e-6
+
+
+def test_the_fitted_rate_is_the_exact_one_where_one_mode_rules():
+    problem = adozoo.problems.quadratic(np.full((4, 1, 1), 0.5), np.arange(4.0)[:, None])
+    mix = adozoo.exact_mean(4)  # 1 - 0.2 * 0.5, and nothing else
+    verdict = compare(build("dsgd_atc", 0.2), problem, mix, certificate=False)
+    assert verdict["measured"].rate == pytest.approx(0.9, abs=1e-8)
+    assert verdict["exact"].rate == pytest.approx(0.9, abs=1e-12)
+    assert verdict["measured"].steps_per_digit == pytest.approx(np.log(10) / -np.log(0.9))
+
+
+def test_nodes_start_apart_unless_the_limit_depends_on_it(diging):
+    with jax.enable_x64(True):
+        apart, _ = observation.place(diging[0])
+        steps = theory.step_map.read(build("all_reduce_sgd"), PROBLEM, adozoo.exact_mean(6))
+        together, found = observation.place(steps)
+    assert not claims.is_equal(apart)
+    assert claims.is_equal(together)
+    assert observation.distance(found.limit, adozoo.replicate(PROBLEM.optimum, 6)) < 1e-12
+    for start in (apart, together):  # both as far from the optimum as zero is
+        away = observation.distance(start, adozoo.replicate(PROBLEM.optimum, 6))
+        assert away == pytest.approx(np.linalg.norm(PROBLEM.optimum))
+
+
+def test_logistic_regression_follows_its_linearisation_near_the_limit():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(5, 8, 2)) + rng.normal(size=(5, 1, 2))
+    problem = adozoo.problems.logistic(features, np.sign(features @ [1.0, -1.0] + rng.normal(size=(5, 8))), 0.2)
+    verdict = compare(build("nids", 0.5), problem, adozoo.mixing(adozoo.graphs.ring(5)), name="nids", learning_rate=0.5)
+    assert verdict.holds, verdict.violations
+    run = verdict.observation
+    assert run.fit.rate == pytest.approx(run.window_rate, rel=1e-4)
+    assert verdict["theorem nids"].verdict == "holds"
+    # The linearised rate is local; the certificate is for the whole class, and lies above.
+    assert verdict["exact"].rate < verdict["certified"].rate
+
+
+def test_periodic_schedules_and_their_refused_certificates():
+    mix = adozoo.one_peer_exponential(4)
+    problem = adozoo.problems.random_quadratic(4, 1, strong_convexity=0.5)
+    verdict = compare(build("diging"), problem, mix, name="diging", learning_rate=RATE)
+    check_run(verdict)
+    assert verdict.observation.steps[0] == 2
+    assert verdict["certified"].verdict == "no promise"  # a single step mixes pairs only: sigma = 1
+    assert verdict["theorem diging"].verdict == "n/a"
+
+
+def test_large_problems_are_compared_without_a_jacobian(monkeypatch):
+    monkeypatch.setattr(observation, "LARGE", 10)
+    verdict = compare(build("extra"), PROBLEM, RING, certificate=False)
+    check_run(verdict)
+    assert verdict["exact"].rate == pytest.approx(theory.exact_rate(build("extra"), PROBLEM, RING), abs=1e-9)
+
+
+def test_a_run_that_leaves_its_linearisation_is_off():
+    """A step size that is halved late: no period tells, and the Jacobian knows only the first steps."""
+    schedule = optax.piecewise_constant_schedule(0.2, {150: 0.5})
+    verdict = compare(lambda mix: adozoo.dsgd(schedule, mix), PROBLEM, RING, steps=1200, certificate=False)
+    assert not verdict.holds
+    assert verdict["measured"].verdict == "OFF"
+    assert said(verdict, "measured rate is off")
+
+
+def test_runs_that_are_over_at_once():
+    problem = adozoo.problems.quadratic(np.ones((3, 1, 1)), np.arange(3.0)[:, None])
+    verdict = compare(build("dsgd_atc", 1.0), problem, adozoo.exact_mean(3), certificate=False)
+    assert np.isnan(verdict["measured"].rate)
+    assert any("before a rate could be fitted" in sentence for sentence in verdict.findings)
+    assert verdict.holds
+
+
+@pytest.mark.parametrize(("rate", "period", "steps"), [(0.9, 1, 438), (0.9, 4, 440), (1.1, 1, 2416), (0.0, 3, 192)])
+def test_length_of_runs(rate, period, steps):
+    assert observation.needed(rate, period) == steps
+
+
+# Broken methods.
+
+
+def tracking(now, before, learning_rate=RATE):
+    """DIGing with s <- W s + now * g - before * g_before; now = before = 1 in the published method."""
+
+    def factory(mix):
+        def init(params):
+            return jnp.zeros_like(params), jnp.zeros_like(params), jnp.int32(0)
+
+        def update(grads, state, params=None, **extra):
+            tracker, last, count = state
+            tracker = mix(tracker, count, message=1) + now * grads - before * last
+            return tracker, (tracker, grads, count + 1)
+
+        track = optax.GradientTransformationExtraArgs(init, update)
+        return optax.chain(track, adozoo.descent(learning_rate), adozoo.combine_then_adapt(mix))
+
+    return factory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SelfWeight(adozoo.schedules.Wrapper):
+    """A mixing whose nodes give themselves a wrong weight: W + excess I."""
+
+    base: adozoo.Mixing
+    excess: float
+    varying = False
+
+    def __call__(self, tree, step=0, message=0):
+        return jax.tree.map(lambda mixed, own: mixed + self.excess * own, self.base(tree, step, message), tree)
+
+
+def test_gradient_tracking_written_anew_is_diging():
+    verdict = compare(tracking(1, 1), PROBLEM, RING, like="diging", learning_rate=RATE)
+    assert verdict.holds, verdict.violations
+    assert verdict["like diging"].verdict == "same"
+    assert "The same as diging in exact rate, limit, certificate and iterates." in verdict.findings
+
+
+def test_a_sign_error_in_the_tracking_term_is_caught():
+    verdict = compare(tracking(1, -1), PROBLEM, RING, like="diging", learning_rate=RATE)
+    assert not verdict.holds
+    # At a fixed point (I - W) s = 2 g_i: trackers cannot rest while gradients differ, and only g = 0 on average is left
+    # undone. That the limit is wrong, and that certificates are refused, follows.
+    assert said(verdict, "Not exact", "diging is registered as exact")
+    assert said(verdict, "Not diging", "exact rate is", "limit is at distance", "it has no certificate")
+    assert said(verdict, "iterates part from step 2 on")  # the first step has no gradient before it
+
+
+def test_a_tracker_that_forgets_the_last_gradient_is_caught_by_the_registrys_word_alone():
+    verdict = compare(tracking(1, 0), PROBLEM, RING, name="diging", certificate=False)
+    assert said(verdict, "Not exact: it converges to a point at distance")
+    assert verdict.bias > 0.01
+
+
+def test_the_wrong_sign_of_all_gradients_diverges():
+    verdict = compare(tracking(-1, -1), PROBLEM, RING, like="diging", learning_rate=RATE, certificate=False)
+    assert any(sentence.startswith("Diverges: errors grow by the factor 1.") for sentence in verdict.findings)
+    assert said(verdict, "Not diging", "iterates part from step 1 on")
+
+
+@pytest.mark.parametrize(
+    ("excess", "words"), [(-0.05, "it converges to a point"), (0.05, "its fixed point is a point")]
+)
+def test_a_wrong_self_weight_is_caught(excess, words):
+    def factory(mix):
+        return adozoo.gradient_tracking(RATE, SelfWeight(mix, excess))
+
+    verdict = compare(factory, PROBLEM, RING, like="diging", learning_rate=RATE, certificate=False)
+    assert not verdict.holds
+    assert said(verdict, "Not exact", words)
+    assert said(verdict, "Not diging", "iterates part from step 1 on")
+    # W + excess I has eigenvalue 1 + excess on consensus: the mean shrinks to zero, or grows for ever.
+    assert (verdict["exact"].rate > 1) == (excess > 0)
+
+
+def test_a_mixing_that_is_not_doubly_stochastic_is_caught():
+    neighbors, weights = RING.table()
+    weights = np.asarray(weights) + 0.02 * (np.arange(3) == 0)  # column 0 is the node itself
+    table = adozoo._mixings.Table(jnp.asarray(neighbors), jnp.asarray(weights), 6)
+    verdict = compare(build("extra"), PROBLEM, table, name="extra", learning_rate=RATE)
+    assert said(verdict, "mixing is not the doubly stochastic one", "off by up to 0.02")
+    assert said(verdict, "Not exact")
+
+
+def test_what_drifts_has_no_limit():
+    drift = optax.GradientTransformation(
+        lambda params: optax.EmptyState(), lambda grads, state, params=None: (jnp.ones_like(grads), state)
+    )
+    verdict = compare(lambda mix: drift, PROBLEM, RING)
+    assert said(verdict, "No limit: a conserved quantity drifts")
+    assert verdict.bias == np.inf
+    assert verdict.limit is None
+    assert verdict["exact"].rate >= 1
+
+
+def test_random_mixings_have_no_exact_rate():
+    mix = adozoo.random_matching(adozoo.graphs.ring(6), jax.random.key(0))
+    verdict = compare(build("diging"), PROBLEM, mix, name="diging", learning_rate=RATE, steps=600)
+    assert any("do not repeat" in sentence for sentence in verdict.findings)
+    assert verdict["measured"].rate < 1
+    assert verdict["certified"].verdict == "n/a"
+
+
+# Judging bounds.
+
+
+def theorem(expression, **options):
+    return bounds.Bound(
+        "made_up", "A statement.", "r", expression, "nobody, never", **{"evidence": "recalled", "rate": True} | options
+    )
+
+
+@pytest.fixture
+def judge(monkeypatch, diging):
+    """What becomes of one theorem on DIGing: a report with its claim only."""
+
+    def judged(bound, certificate="none"):
+        monkeypatch.setattr(bounds, "of_method", lambda method: {bound.name: bound})
+        report = claims.Report()
+        claims.theorems(report, adozoo.zoo.entry("diging"), *diging, {"learning_rate": RATE}, certificate)
+        return report
+
+    return judged
+
+
+def test_a_theorem_below_the_exact_rate_is_violated(judge):
+    report = judge(theorem(1 - symbols.learning_rate * symbols.smoothness))
+    (claim,) = report.claims
+    assert (claim.source, claim.verdict, claim.evidence) == ("theorem made_up", "VIOLATED", "recalled")
+    assert claim.rate == pytest.approx(0.9)
+    assert said(report, "Theorem made_up (recalled from memory), 0.900000, is violated: the exact rate is 0.9")
+
+
+def test_squared_theorems_are_compared_by_their_root_and_their_cost_in_steps(judge, diging):
+    report = judge(theorem(sympy.Float(diging[1].rate), squared=True, evidence="derived"))
+    (claim,) = report.claims
+    assert claim.verdict == "holds"
+    assert claim.rate == pytest.approx(np.sqrt(diging[1].rate))
+    assert claim.tightness == pytest.approx(2)
+    assert report.findings == [f"Theorem made_up, {claim.rate:.6f}, holds; it asks for 2.00 times as many steps."]
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [
+        (theorem(symbols.learning_rate / 2, condition=symbols.learning_rate < 0.01), "condition is not met"),
+        (theorem(1 - 1 / symbols.steps), "needs steps"),
+        (theorem(sympy.Rational(1, 2), of="gradient"), "another quantity"),
+    ],
+)
+def test_theorems_that_do_not_apply_say_why(judge, bound, words):
+    report = judge(bound)
+    assert report.claims[0].verdict == "n/a"
+    assert words in report.claims[0].note
+    assert report.findings == []
+
+
+def test_orders_are_not_compared_and_bounds_above_one_promise_nothing(judge):
+    assert judge(theorem(symbols.learning_rate, kind="order")).claims == []
+    (claim,) = judge(theorem(1 + symbols.learning_rate)).claims
+    assert (claim.verdict, claim.tightness) == ("no promise", np.inf)
+
+
+def test_equalities_and_lower_bounds(judge, diging, extra):
+    exact = sympy.Float(diging[1].rate)
+    assert judge(theorem(exact, direction="equal")).claims[0].verdict == "holds"
+    assert said(judge(theorem(exact / 2, direction="equal")), "is violated")
+    certificate = theory.worst_case_rate(build("diging"), 0.2, 1.0, 0.3)
+    for shift, verdict in ((-0.1, "holds"), (0.1, "VIOLATED")):  # of the worst case, which only a certificate knows
+        bound = theorem(sympy.Float(certificate.rate + shift), direction="lower")
+        assert judge(bound, certificate).claims[0].verdict == verdict
+    assert judge(theorem(exact, direction="lower")).claims[0].verdict == "n/a"
+
+
+def test_a_wrong_certificate_is_caught(monkeypatch, diging):
+    true = theory.worst_case_rate
+
+    def wrong(*arguments, **options):
+        return dataclasses.replace(true(*arguments, **options), rate=0.5)
+
+    monkeypatch.setattr(claims, "worst_case_rate", wrong)
+    report = claims.Report()
+    claims.certified(report, *diging, equal=False)
+    assert said(report, "certified worst-case rate, 0.500000, is violated: the exact rate is 0.9")
+    assert said(report, "certificate is wrong")
+
+
+def test_without_the_solver_the_certificate_says_what_is_missing(monkeypatch, diging):
+    def missing(*arguments, **options):
+        raise ImportError("worst_case_rate needs clarabel: pip install 'adozoo[solvers]'.")
+
+    monkeypatch.setattr(claims, "worst_case_rate", missing)
+    report = claims.Report()
+    claims.certified(report, *diging, equal=False)
+    assert "adozoo[solvers]" in report.claims[0].note
+    assert report.violations == []
+
+
+# The verdict itself.
+
+
+def test_the_table_has_a_line_for_every_claim(extra):
+    lines = extra.table().splitlines()
+    starts = [line for line in lines if not line.startswith(" ")]
+    assert [line.split("  ")[0] for line in starts[2:]] == [claim.source for claim in extra.claims]
+    assert max(map(len, lines)) <= 120
+    column = lines[0].index("verdict")
+    assert [line[column:].split("  ")[0] for line in starts[2:]] == [claim.verdict for claim in extra.claims]
+    text = str(extra)
+    assert text.startswith("EXTRA, learning_rate 0.1: quadratic problem of dimension 2, condition number 5, on 6 nodes")
+    assert text.endswith("Verdict: all that was tested holds")
+
+
+def test_certificate_and_theorem_of_extra_hold(extra):
+    assert extra["certified"].rate >= extra["worst known"].rate - 1e-6
+    assert extra["theorem extra_lyapunov"].verdict == "holds"
+    assert extra["theorem extra_lyapunov"].tightness > 1
+    with pytest.raises(KeyError, match="there are measured, exact"):
+        extra["absent"]
+
+
+def test_the_summary_is_json(extra):
+    loaded = json.loads(json.dumps(extra.summary()))
+    assert loaded["holds"] is True
+    assert [claim["source"] for claim in loaded["claims"]] == [claim.source for claim in extra.claims]
+
+
+def test_as_a_dataset(extra, tmp_path):
+    xr = pytest.importorskip("xarray")
+    data = extra.to_xarray()
+    assert dict(data.sizes) == {"claim": len(extra.claims), "step": len(extra.observation.steps)}
+    assert float(data["rate"].sel(claim="exact")) == extra["exact"].rate
+    data.to_netcdf(tmp_path / "verdict.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "verdict.nc", engine="h5netcdf") as loaded:
+        np.testing.assert_array_equal(loaded["error"], extra.observation.errors)
+        assert loaded.attrs["holds"] == 1
+
+
+def test_as_a_picture(extra):
+    pytest.importorskip("matplotlib")
+    axes = extra.plot()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0] == "run"
+    assert [label.split(":")[0] for label in labels[1:]] == [
+        claim.source for claim in extra.claims if np.isfinite(claim.rate) and claim.source != "worst known"
+    ]
+    lines = {line.get_label().split(":")[0]: line for line in axes.get_lines()}
+    exact = lines["exact"]
+    (begin, end), (high, low) = exact.get_xdata(), exact.get_ydata()
+    assert np.log(low / high) / (end - begin) == pytest.approx(np.log(extra["exact"].rate))
+    assert axes.get_yscale() == "log"
+    axes.figure.canvas.draw()
+
+
+def test_optional_dependencies_are_named(extra, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"pip install 'adozoo\[experiments\]'"):
+        extra.to_xarray()
+
+
+@pytest.mark.parametrize(("exact", "bound", "times"), [(0.81, 0.9, 2), (0.5, 1.2, np.inf), (1.1, 0.9, np.nan)])
+def test_tightness(exact, bound, times):
+    assert tightness(exact, bound) == pytest.approx(times, nan_ok=True)
+
+
+def test_steps_per_digit():
+    assert steps_per_digit(0.1) == pytest.approx(1)
+    assert steps_per_digit(1.0) == np.inf
+    assert steps_per_digit(0.0) == 0
+    assert np.isnan(Claim("x", np.nan, "n/a", np.nan, "").steps_per_digit)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="Did you mean .*extra"):
+        compare(build("extra"), PROBLEM, RING, name="extr")
+    with pytest.raises(ValueError, match="needs learning_rate"):
+        compare(build("extra"), PROBLEM, RING, like="extra")
