@@ -98,9 +98,9 @@ def run(quick: bool) -> Result:
         f"after n steps, of which the 2n-th root is shown as its rate, through cvxpy {version('cvxpy')}; adozoo reads "
         f"the implementation and certifies a rate for every n. Both call Clarabel {version('clarabel')}. Ratios are "
         "to what adozoo takes to read and certify, and to its certificate alone; the difference is of PEPit's bound "
-        "from the certified rate's 2n-th power, relative to it. Methods over graphs: all graphs with ||W - J|| <= sigma. Exact rates: "
-        f"rings, quadratics with d = {DIM}. Each call that reads an implementation traces and compiles it anew, warm "
-        "as well.",
+        "from the certified rate's 2n-th power, relative to it. Methods over graphs: all graphs with "
+        f"||W - J|| <= sigma. Exact rates: rings, quadratics with d = {DIM}. Each call that reads an implementation "
+        "traces and compiles it anew, warm as well.",
     )
     _gradient_descent(result, quick)
     _certificates(result, quick)

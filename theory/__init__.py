@@ -7,23 +7,38 @@ an implemented method (`exact_rate`, `limit`), its certified worst case (`worst_
 """
 
 from theory import (
+    asymptotics,
     bounds,
     certificate,
+    dimension,
     extraction,
+    generator,
+    graph_symbols,
     isotropic,
     linear,
+    lmi,
     lyapunov,
     matrices,
+    matrix_free,
     measure,
+    mixing_times,
     modal,
     neighbor_formulas,
     neighbors,
+    optimal_weights,
     rational,
+    resistance,
     spectra,
+    step_map,
+    structured,
     tuning,
 )
+from theory.asymptotics import graph_asymptotics, graph_table
 from theory.certificate import Certificate, Proof, certify, worst_case_rate
+from theory.dimension import SpectralDimension, spectral_dimension
 from theory.extraction import StateSpace, state_space
+from theory.generator import Event, GeneratorRate, generator_rate, generator_stationary
+from theory.graph_symbols import GraphSymbols, graph_symbols
 from theory.isotropic import (
     best_learning_rate,
     expected_square_norm,
@@ -36,6 +51,7 @@ from theory.isotropic import (
 from theory.linear import Linearization, exact_rate, limit, linearize
 from theory.lyapunov import averaging_matrix, beta, beta_lower_bound, fixed_point, one_step, theorem6
 from theory.measure import FittedRate, fit_rate
+from theory.mixing_times import MixingTimeBounds, mixing_time, mixing_time_bounds, relaxation_time
 from theory.neighbor_formulas import (
     effective_neighbors_infinite,
     local_steps_neighbors,
@@ -49,6 +65,17 @@ from theory.neighbors import (
     effective_neighbors_from_eigenvalues,
     random_walk_covariance,
     variance_profile,
+)
+from theory.optimal_weights import WeightModuli, symbolic_weight_moduli, weight_moduli
+from theory.resistance import (
+    Chi,
+    algebraic_connectivity,
+    chi,
+    edge_resistances,
+    effective_resistance,
+    kirchhoff_index,
+    normalize_rates,
+    rate_laplacian,
 )
 from theory.spectra import eigenvalues, families, laplacian_spectrum, spectral_gap, spectrum, symbolic_gap
 from theory.tuning import Tuned, tune

@@ -26,7 +26,7 @@ def compare(
     name: str | None = None,
     like: str | None = None,
     learning_rate: float | None = None,
-    parameters: Mapping[str, float] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     exact: bool | None = None,
     equal_start: bool | None = None,
     certificate: bool = True,

@@ -43,8 +43,8 @@ _k, _v = sympy.Symbol("k", integer=True), sympy.Symbol("v", positive=True)  # of
 class GraphSymbols:
     """A graph family with links of rate 1, in symbols; None where no closed form is known.
 
-    Sums and integrals are left as they are. For numbers, give `graph_symbols` the sizes rather than substitute them: the
-    upper limit log_2(8) of a sum is then the integer 3.
+    Sums and integrals are left as they are. For numbers, give `graph_symbols` the sizes rather than substitute them:
+    the upper limit log_2(8) of a sum is then the integer 3.
 
     Attributes:
         family: its name.
@@ -55,7 +55,7 @@ class GraphSymbols:
         algebraic_connectivity: lambda_2, the second smallest eigenvalue of the Laplacian.
         laplacian_radius: lambda_n, the largest one.
         chi_2: half the largest effective resistance of a link.
-        kirchhoff_index: sum of the effective resistances of all power.
+        kirchhoff_index: sum of the effective resistances of all pairs.
         gap: absolute spectral gap of the Metropolis-Hastings matrix.
         resistance: effective resistance of two nodes, a function of their distance d; on the torus of their
             displacements (x, y) along rows and columns, x <= rows and y <= columns; on the grid of their coordinates

@@ -21,7 +21,7 @@ from theory.step_map import StepMap
 
 DIGITS = 20.0
 """Runs are long enough for errors to shrink by this many digits, had they not reached the rounding floor before."""
-GROWTH = 100.0
+GROWTH = 30.0
 """Runs that diverge are stopped when errors have grown by this many digits."""
 SHORTEST, LONGEST = 64, 50_000
 """The fewest and the most steps that are chosen automatically (periods, where a schedule repeats)."""

@@ -55,7 +55,7 @@ def _graph_laplacian(graph: nx.Graph) -> Sparse:
     tails, heads = edges[:, :2].T.astype(np.int64)
     rates = edges[:, 2]
     if not (np.isfinite(rates).all() and (rates >= 0).all()):
-        raise ValueError(f"laplacian: expected edge weights (rates) >= 0, got {rates.min()}; take their absolute value")
+        raise ValueError(f"laplacian: expected edge weights (rates) >= 0, got {rates.min()}; drop such links")
     links = sp.coo_array((rates, (tails, heads)), shape=(n, n)).tocsr()
     return _from_rates(links + links.T)
 

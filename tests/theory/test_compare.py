@@ -158,7 +158,7 @@ def test_runs_that_are_over_at_once():
     assert verdict.holds
 
 
-@pytest.mark.parametrize(("rate", "period", "steps"), [(0.9, 1, 438), (0.9, 4, 440), (1.1, 1, 2416), (0.0, 3, 192)])
+@pytest.mark.parametrize(("rate", "period", "steps"), [(0.9, 1, 438), (0.9, 4, 440), (1.1, 1, 725), (0.0, 3, 192)])
 def test_length_of_runs(rate, period, steps):
     assert observation.needed(rate, period) == steps
 
@@ -438,7 +438,7 @@ def test_steps_per_digit():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="Did you mean .*extra"):
+    with pytest.raises(ValueError, match=r"Did you mean .*extra"):
         compare(build("extra"), PROBLEM, RING, name="extr")
     with pytest.raises(ValueError, match="needs learning_rate"):
         compare(build("extra"), PROBLEM, RING, like="extra")

@@ -124,7 +124,7 @@ def second_moments(
     """E (W x)(W x)' for pairwise gossip, from E x x': S - g (Lap S + S Lap) + g^2 sum p_ij (e' S e) e e'."""
     scale = gain[:, None, None]
     diagonal = np.einsum("mii->mi", moments)
-    difference = diagonal[:, :, None] + diagonal[:, None, :] - 2 * moments
+    difference = diagonal[:, :, None] + diagonal[:, None, :] - moments - moments.transpose(0, 2, 1)
     weights = -laplacian * (1 - np.eye(laplacian.shape[1])) * difference
     spread = weights.sum(2)[:, :, None] * np.eye(laplacian.shape[1]) - weights
     return moments - scale * (laplacian @ moments + moments @ laplacian) + scale**2 * spread

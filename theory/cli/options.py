@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -127,13 +127,14 @@ class Instance:
             )
         rng = np.random.default_rng(self.seed)
         if self.problem == "common":
-            curvatures = np.linspace(1.0, 1 / self.kappa, self.dim)
+            curvatures = np.linspace(1 / self.kappa, 1.0, self.dim)
             pulls = rng.normal(size=(nodes, self.dim))
             pulls -= pulls.mean(axis=0)
             pulls *= np.sqrt(self.heterogeneity / max(np.mean(np.sum(pulls**2, axis=1)), 1e-300))
             optimum = rng.normal(size=self.dim)
             hessians = np.broadcast_to(np.diag(curvatures), (nodes, self.dim, self.dim))
-            return adozoo.problems.quadratic(hessians, optimum / np.linalg.norm(optimum) - pulls / curvatures)
+            built = adozoo.problems.quadratic(hessians, optimum / np.linalg.norm(optimum) - pulls / curvatures)
+            return replace(built, constants=(1 / self.kappa, 1.0))  # in one dimension, too
         features = rng.normal(size=(nodes, 4 * self.dim, self.dim))
         features += self.heterogeneity * rng.normal(size=(nodes, 1, self.dim))
         labels = np.sign(features @ rng.normal(size=self.dim) + rng.normal(size=features.shape[:2]))
