@@ -13,7 +13,6 @@ from theory import (
     dimension,
     extraction,
     generator,
-    graph_symbols,
     isotropic,
     linear,
     lmi,
@@ -50,7 +49,7 @@ from theory.isotropic import (
 )
 from theory.linear import Linearization, exact_rate, limit, linearize
 from theory.lyapunov import averaging_matrix, beta, beta_lower_bound, fixed_point, one_step, theorem6
-from theory.measure import FittedRate, fit_rate
+from theory.measure import FittedRate, fit_modes, fit_rate
 from theory.mixing_times import MixingTimeBounds, mixing_time, mixing_time_bounds, relaxation_time
 from theory.neighbor_formulas import (
     effective_neighbors_infinite,

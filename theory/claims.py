@@ -2,7 +2,6 @@ r"""The questions that a verdict answers, one function each: they add claims, an
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,41 +11,24 @@ from jaxtyping import PyTree
 
 import adozoo
 from adozoo.zoo import Entry
-from theory import bounds
+from theory import bounds, random_claims
 from theory.bounds import Bound
 from theory.certificate import Certificate, worst_case_rate
 from theory.matrices import period_matrices
-from theory.observation import Observation, Prediction, distance, place
+from theory.observation import SAME_POINT, Observation, Prediction, distance, norm, place
 from theory.step_map import Factory, StepMap, read
-from theory.verdict import CERTIFIED, EXACT, LIKE, LOWER, MEASURED, THEOREM, Claim, tightness
+from theory.verdict import CERTIFIED, EXACT, LIKE, LOWER, MEASURED, THEOREM, Claim, Report, growth, tightness
 
 AGREEMENT = 1e-3
 """Exponents ln(rate) that differ by less than this, relatively, agree."""
 SLACK = 1e-6
 """Certificates and theorems below the exact rate by no more than this are rounding, not violations."""
-AT_OPTIMUM = 1e-7
-"""A limit closer to the optimum than this, relative to 1 + ||x*||, is the optimum."""
 SAME_RATE, SAME_CERTIFICATE, SAME_ITERATES = 1e-7, 1e-5, 1e-9
 """How closely a method must follow the one that it is said to be."""
 COMPARED = 30
 """Over how many steps the iterates of two methods are compared."""
 ERROR_NORMS = ("nodes", "lyapunov")
 """What a theorem must bound for its rate to be one of all nodes' errors."""
-
-
-@dataclass
-class Report:
-    """A verdict in the making."""
-
-    claims: list[Claim] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
-
-    def say(self, sentence: str, holds: bool = True) -> None:
-        """Add a finding, which contradicts a claim if it does not hold."""
-        self.findings.append(sentence)
-        if not holds:
-            self.violations.append(sentence)
 
 
 def built(entry: Entry, values: Mapping[str, Any]) -> Factory:
@@ -62,6 +44,8 @@ def convergence(report: Report, steps: StepMap, found: Prediction, exact: bool |
             period_matrices(steps.mix)
         except ValueError as error:
             report.say(f"The mixing is not the doubly stochastic one that it says it is. {error}.", holds=False)
+    if found.mean_square is not None:
+        return random_claims.convergence(report, steps, found, exact)
     if found.drift:
         report.say(
             f"No limit: a conserved quantity drifts, by {found.drift:.3g} in a period, so that params or state grow "
@@ -73,10 +57,10 @@ def convergence(report: Report, steps: StepMap, found: Prediction, exact: bool |
         report.say(f"No exact rate. {found.reason}")
         return np.nan
     optimum = adozoo.replicate(steps.problem.optimum, steps.problem.n)
-    bias, size = distance(found.limit, optimum), _size(optimum)
+    bias, size = distance(found.limit, optimum), norm(optimum)
     if found.rate >= 1:
-        report.say(f"Diverges: errors grow by the factor {found.rate:.6g} a step.")
-    if bias <= AT_OPTIMUM * (1 + size):
+        report.say(growth(found.rate, "errors"))
+    if bias <= SAME_POINT * (1 + size):
         report.say(f"Exact: its fixed point is the optimum, to {bias:.1e}.")
         return bias
     share = f", {100 * bias / size:.3g} % of ||x*||" if size else ""
@@ -92,6 +76,8 @@ def measured(report: Report, found: Prediction, run: Observation) -> None:
     The fitted window decides, where the linearisation can be followed through it: no window shows the asymptotic rate
     alone where the slowest modes oscillate or lie close together.
     """
+    if found.mean_square is not None:
+        return random_claims.measured(report, found, run)
     fit, window = run.fit, run.window_rate
     known = np.isfinite(found.rate) and not found.drift
     if np.isnan(fit.rate):
@@ -258,7 +244,7 @@ def likeness(
     report.claims.append(Claim(LIKE + twin.name, theirs.rate, verdict, np.nan, "Jacobian", "what is registered"))
     if found.limit is not None and theirs.limit is not None:
         apart = distance(found.limit, theirs.limit)
-        tell(apart <= AT_OPTIMUM * (1 + _size(theirs.limit)), "limit", f"its limit is at distance {apart:.3g}")
+        tell(apart <= SAME_POINT * (1 + norm(theirs.limit)), "limit", f"its limit is at distance {apart:.3g}")
     elif found.limit is not None or theirs.limit is not None:
         tell(False, "", f"{'it' if found.limit is None else twin.name} has no limit")
     if own is not None:
@@ -289,13 +275,9 @@ def _parting(steps: StepMap, other: StepMap, start: PyTree) -> tuple[int | None,
         mine, theirs = steps.one_step(*mine), other.one_step(*theirs)
         first, second = steps.answer(mine[0]), other.answer(theirs[0])
         apart = distance(first, second)
-        if not apart <= SAME_ITERATES * (1 + _size(second)):
+        if not apart <= SAME_ITERATES * (1 + norm(second)):
             return step, apart
     return None, 0.0
-
-
-def _size(params: PyTree) -> float:
-    return distance(params, jax.tree.map(np.zeros_like, params))
 
 
 def _first_sentence(text: str) -> str:

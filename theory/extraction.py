@@ -9,6 +9,7 @@ disagreement that a network would have returned:
 The form of Sundararajan, Van Scoy, Lessard (IEEE TCNS 2020), with y part of the state: params come first.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -200,34 +201,35 @@ class Extractor:
         leaves = jax.tree.leaves((params, tx.init(params)))
         return ravel_pytree([x for x, moves in zip(leaves, self.moving, strict=True) if moves])[0]
 
-    def _read(self, parameters: Any) -> tuple[Any, Any]:
+    def _read(self, inputs: Any, parameters: Any, fixed: list[Any]) -> tuple[Any, ...]:
+        """The step's Jacobian and init's at zero, and at `inputs` the step's image, the integers after it, and init."""
+        step, start = functools.partial(self._step, parameters=parameters), lambda x: self._start(x, parameters)
         zero = jnp.zeros(self.size + 1 + self.channels)
-        step = jax.jacfwd(lambda inputs: self._step(inputs, parameters, self.fixed)[0])(zero)
-        start = jax.jacfwd(lambda params: self._start(params, parameters))(jnp.zeros((1, 1)))
-        return step, start.reshape(self.size, 1)
+        jacobian = jax.jacfwd(lambda inputs: step(inputs, fixed=self.fixed)[0])(zero)
+        begin = jax.jacfwd(start)(jnp.zeros((1, 1))).reshape(self.size, 1)
+        image, others = step(inputs, fixed=fixed)
+        return jacobian, begin, image, others, start(inputs[:1, None])
 
     def _check(self, parameters: tuple[float, ...]) -> None:
         """Linear, and the same at every step? Seen on a generic point."""
-        matrix, start = map(np.asarray, self._matrices(parameters))
-        generic = np.random.default_rng(0).normal(size=matrix.shape[1])
-        fixed, step = self.fixed, jax.jit(self._step)
+        generic, fixed = np.random.default_rng(0).normal(size=self.size + 1 + self.channels), self.fixed
         for count in range(4):
-            image, fixed = step(generic, parameters, fixed)
-            defect = float(np.abs(np.asarray(image) - matrix @ generic).max())
-            if not defect <= 1e-9 * (1 + np.abs(matrix).max()):
+            jacobian, begin, image, fixed, started = self._matrices(generic, parameters, fixed)
+            defect = float(np.abs(image - jacobian @ generic).max())
+            if not defect <= 1e-9 * (1 + np.abs(jacobian).max()):
                 raise ValueError(
                     "state_space: the method's step is not linear, or changes with the step (at step "
                     f"{count} a generic point's image is off by {defect:.1e}). Divisions, signs, compression, random "
                     "masks, decaying step sizes and periodic schedules have no worst-case certificate."
                 )
-        image = np.asarray(self._start(jnp.full((1, 1), 2.5), parameters))
-        if np.abs(image - 2.5 * start[:, 0]).max() > 1e-9 * (1 + np.abs(start).max()):
-            raise ValueError("state_space: init is not a linear function of params; the method has no linear form.")
+            if np.abs(started - generic[0] * begin[:, 0]).max() > 1e-9 * (1 + np.abs(begin).max()):
+                raise ValueError("state_space: init is not a linear function of params; the method has no linear form.")
 
     def __call__(self, parameters: tuple[float, ...] = ()) -> StateSpace:
         """The matrices at these parameters."""
         with jax.enable_x64(True):
-            matrix, start = map(np.asarray, self._matrices(parameters))
+            inputs = np.zeros(self.size + 1 + self.channels)
+            matrix, start = map(np.asarray, self._matrices(inputs, parameters, self.fixed)[:2])
         k = len(start)
         s, u, v = slice(k), slice(k, k + 1), slice(k + 1, None)
         rows, messages = matrix[:k], matrix[k:]

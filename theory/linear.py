@@ -142,9 +142,7 @@ def linearize_steps(steps: StepMap) -> Linearization:
     moves = steps.first_moves(1 if affine else 4)
     seeds = unit_seeds(transition @ steps.start_jacobian - steps.start_jacobian, injection, *moves.T[:, :, None])
     answer = jax.tree.map(np.asarray, steps.answer(z))
-    return Linearization(
-        transition, basis, seeds, steps.period, z, float(np.linalg.norm(defect)), drift, answer
-    )
+    return Linearization(transition, basis, seeds, steps.period, z, float(np.linalg.norm(defect)), drift, answer)
 
 
 def _newton(

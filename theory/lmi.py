@@ -12,6 +12,7 @@ reaches (7b): then n \bar s' P \bar s + \sum_i (s_i - \bar s)' Q (s_i - \bar s) 
 measured in units of L.
 """
 
+import functools
 import importlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +45,8 @@ class Inequality:
     sizes: tuple[int, int]
 
     @cached_property
-    def _cones(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, list[Any]]:
+    def _program(self) -> tuple[Any, sp.csc_matrix, np.ndarray, np.ndarray, np.ndarray, list[Any]]:
+        """Clarabel's module, constraint matrix (its pattern), entries without and times rate^2, bounds and cones."""
         clarabel = _solver()
         count, size = len(self.after), len(self.constant)
         triangle = size * (size + 1) // 2
@@ -65,18 +67,19 @@ class Inequality:
                 bounds[row : row + k * (k + 1) // 2] = -MARGIN * _triangle(np.eye(k))
             row += k * (k + 1) // 2
         fixed[row, count] = 1.0
-        return clarabel, fixed, squared, bounds, cones
+        pattern = sp.csc_matrix((fixed != 0) | (squared != 0), dtype=float)
+        places = pattern.indices, np.repeat(np.arange(count + 1), np.diff(pattern.indptr))
+        return clarabel, pattern, fixed[places], squared[places], bounds, cones
 
     def solve(self, rate: float) -> tuple[float, list[np.ndarray]]:
         """The largest t <= 1 with X(rate) <= -t I, and the matrices that reach it; t = -inf where none do."""
-        clarabel, fixed, squared, bounds, cones = self._cones
-        constraints = sp.csc_matrix(fixed + rate**2 * squared)
-        cost = np.zeros(constraints.shape[1])
-        cost[-1] = -1.0
+        clarabel, pattern, fixed, squared, bounds, cones = self._program
+        constraints = sp.csc_matrix((fixed + rate**2 * squared, pattern.indices, pattern.indptr), pattern.shape)
+        cost = np.append(np.zeros(len(self.after)), -1.0)
         settings = clarabel.DefaultSettings()
         settings.verbose = False
-        empty = sp.csc_matrix((cost.size, cost.size))
-        solution = clarabel.DefaultSolver(empty, cost, constraints, bounds, cones, settings).solve()
+        nothing = sp.csc_matrix((cost.size, cost.size))
+        solution = clarabel.DefaultSolver(nothing, cost, constraints, bounds, cones, settings).solve()
         known = (clarabel.SolverStatus.Solved, clarabel.SolverStatus.AlmostSolved)
         if solution.status not in known:
             return -np.inf, []
@@ -140,6 +143,7 @@ def inequalities(
     return found[0], found[1]
 
 
+@functools.cache
 def symmetric_basis(size: int) -> Float[np.ndarray, "k size size"]:
     """The symmetric matrices with a single one (or pair of ones), in the order of the upper triangle by columns."""
     basis = []
@@ -150,16 +154,23 @@ def symmetric_basis(size: int) -> Float[np.ndarray, "k size size"]:
     return np.stack(basis) if basis else np.zeros((0, size, size))
 
 
+@functools.cache
+def _upper(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns of the upper triangle by columns, and Clarabel's weights of its entries."""
+    columns, rows = np.tril_indices(size)
+    return rows, columns, np.where(rows == columns, 1.0, np.sqrt(2))
+
+
 def _entries(matrix: np.ndarray) -> np.ndarray:
     """The coefficients of a symmetric matrix in `symmetric_basis`."""
-    rows, columns = np.tril_indices(len(matrix))[::-1]
+    rows, columns, _ = _upper(len(matrix))
     return matrix[rows, columns]
 
 
 def _triangle(matrix: np.ndarray) -> np.ndarray:
     """Clarabel's vectors of symmetric matrices [..., s, s]: upper triangles by columns, sqrt(2) off the diagonal."""
-    rows, columns = np.tril_indices(matrix.shape[-1])[::-1]
-    return matrix[..., rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2))
+    rows, columns, weights = _upper(matrix.shape[-1])
+    return matrix[..., rows, columns] * weights
 
 
 def _solver() -> Any:

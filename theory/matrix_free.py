@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 import adozoo
 from theory.step_map import Factory, StepMap, read
-from theory.subspaces import range_basis
+from theory.subspaces import linear_operator, range_basis
 
 MODES = 6
 """From how many eigenvectors found so far Arnoldi's method starts anew."""
@@ -108,7 +108,7 @@ def fixed_point(steps: StepMap) -> tuple[Float[np.ndarray, " N"], float]:
         size = np.linalg.norm(defect)
         if size <= 1e-14 * (1 + np.linalg.norm(z)):
             break
-        operator = _operator(z.size, partial(products.shrink, jnp.asarray(z)))
+        operator = linear_operator(z.size, partial(products.defect, jnp.asarray(z)))
         direction, _ = scipy.sparse.linalg.gmres(operator, defect, rtol=1e-4, restart=100, maxiter=20)
         length = 1.0
         while length > 1e-6:
@@ -137,12 +137,9 @@ class _Products:
         self.power = jax.jit(lambda z, v, k: jax.lax.fori_loop(0, k, lambda _, v: product(z, v), v))
         self.shrink = jax.jit(lambda z, v: v - product(z, v))
 
-
-def _operator(size: int, apply: Any) -> scipy.sparse.linalg.LinearOperator:
-    def matvec(v: np.ndarray) -> np.ndarray:
-        return np.array(apply(jnp.asarray(v.ravel())))  # a copy: GMRES writes into it
-
-    return scipy.sparse.linalg.LinearOperator((size, size), matvec=matvec, dtype=np.float64)  # type: ignore[call-arg]
+    def defect(self, z: Any, v: np.ndarray) -> np.ndarray:
+        """(I - T) v on the host; a copy, since GMRES writes into it."""
+        return np.array(self.shrink(z, jnp.asarray(v)))
 
 
 def _slowest(steps: StepMap, products: _Products, z: Any) -> MatrixFreeRate:

@@ -53,6 +53,17 @@ def worst_instance(system: StateSpace, strong_convexity: float, smoothness: floa
     return best
 
 
+def quick_lower_bounds(
+    system: StateSpace, strong_convexity: float, smoothness: float, sigma: float
+) -> tuple[float, float]:
+    """The rates of the average and of a disagreement mode at the ends of the ranges: a cheap lower bound on each."""
+    node = system.averaged if sigma == 0 else system
+    ends = np.array([strong_convexity, smoothness])
+    average = _radius(_within(system.mean_basis, system.mode(ends, 1.0)))
+    modes = node.mode(ends[:, None], np.array([-sigma, 0.0, sigma]))
+    return float(average.max()), float(_radius(_within(node.disagreement_basis, modes)).max())
+
+
 def _scan(system: StateSpace, low: float, high: float, sigma: float, period: int) -> Instance:
     lower, upper = np.array([low] + [-sigma] * period), np.array([high] + [sigma] * period)
     best, width = Instance(-1.0, high, ()), upper - lower

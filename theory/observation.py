@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, PyTree
 import adozoo
 from theory.linear import DRIFT, LARGE, Linearization, exact_rate, linearize_steps
 from theory.matrix_free import fixed_point
+from theory.mean_square import MeanSquareRate, mean_square_rate
 from theory.measure import FittedRate, fit_rate
 from theory.step_map import StepMap
 
@@ -29,6 +30,10 @@ BLIND = 2000
 """Steps of a run of which theory says no rate."""
 FLOOR = 1e6
 """Errors within this factor of the rounding floor are not fitted: there they are right to a millionth."""
+RUNS = 64
+"""How many runs under a random mixing are averaged."""
+SAME_POINT = 1e-7
+"""Params closer than this, relative to one plus their size, are the same point."""
 NO_POINT = 1e-6
 """A defect of the fixed point above this, relative to it, says that there is none."""
 
@@ -43,6 +48,7 @@ class Prediction:
       fixed_point: the same with the state, as one vector.
       drift: by how much a period moves what the method should conserve; 0 for a sound method.
       linear: the linearisation, where a dense one fits.
+      mean_square: for random mixings, whose `rate` is that of the root mean squared error.
       reason: why something is missing, in words.
     """
 
@@ -51,6 +57,7 @@ class Prediction:
     fixed_point: Float[np.ndarray, " N"] | None = None
     drift: float = 0.0
     linear: Linearization | None = field(default=None, repr=False)
+    mean_square: MeanSquareRate | None = field(default=None, repr=False)
     reason: str = ""
 
 
@@ -60,11 +67,12 @@ class Observation:
 
     Attributes:
       steps: after how many steps the records were taken, [t].
-      errors: the distance to the limit, [t].
+      errors: the distance to the limit, [t]; under a random mixing the root mean square over `RUNS` runs.
       distances: the distance to the optimum, [t].
       fit: the rate fitted to `errors`.
       window_rate: what the linearisation says of the fitted window of this run, NaN where it cannot be followed. It
         differs from the exact rate where the slowest mode does not rule the window alone.
+      settled: under a random mixing, the mean squared error of the last third of the run, and its standard error.
     """
 
     steps: Int[np.ndarray, " t"]
@@ -72,6 +80,7 @@ class Observation:
     distances: Float[np.ndarray, " t"]
     fit: FittedRate
     window_rate: float
+    settled: tuple[float, float] = (np.nan, np.nan)
 
 
 def distance(params: PyTree, target: PyTree) -> float:
@@ -87,6 +96,16 @@ def distance(params: PyTree, target: PyTree) -> float:
     """
     n = adozoo.nodes.node_count(params)
     return float(jnp.linalg.norm(ravel_pytree(params)[0] - ravel_pytree(target)[0]) / np.sqrt(n))
+
+
+def norm(params: PyTree) -> float:
+    r"""sqrt((1/n) \sum_i ||x_i||^2) of stacked params.
+
+    Example:
+      >>> theory.observation.norm(np.array([[3.0], [1.0]]))
+      2.23606797749979
+    """
+    return distance(params, jax.tree.map(np.zeros_like, params))
 
 
 def generic_start(problem: Any, equal: bool, seed: int = 0) -> PyTree:
@@ -140,6 +159,9 @@ def place(steps: StepMap, equal: bool | None = None, seed: int = 0) -> tuple[PyT
 def predict(steps: StepMap) -> Prediction:
     """Rate and limit from `steps.start`, read off the implementation; inside `jax.enable_x64(True)`."""
     try:
+        if is_random(steps.mix):
+            found = mean_square_rate(steps.factory, steps.problem, steps.mix)
+            return Prediction(found.rate, found.params, mean_square=found)
         if steps.size <= LARGE:
             linear = linearize_steps(steps)
             z, residual, drift, rate = linear.fixed_point, linear.residual, linear.drift, linear.rate
@@ -152,7 +174,7 @@ def predict(steps: StepMap) -> Prediction:
     except (ValueError, np.linalg.LinAlgError) as error:
         return Prediction(np.nan, reason=str(error))
     if drifts:
-        return Prediction(rate, None, None, drift, linear, "a quantity that the method should conserve drifts")
+        return Prediction(rate, None, None, drift, linear, reason="a quantity that the method should conserve drifts")
     if not residual <= NO_POINT * (1 + np.linalg.norm(z)):
         return Prediction(np.nan, reason="Newton's method found no fixed point to linearise at")
     return Prediction(rate, params, z, 0.0, linear)
@@ -190,7 +212,7 @@ def observe(steps: StepMap, start: PyTree, found: Prediction, count: int | None 
       found: the prediction.
       count: how many steps; chosen by the rate if None.
     """
-    period = 1 if np.isnan(found.rate) else steps.period
+    period = 1 if np.isnan(found.rate) or found.mean_square is not None else steps.period
     count = needed(found.rate, period) if count is None else max(count // period, 1) * period
     optimum = ravel_pytree(adozoo.replicate(steps.problem.optimum, steps.problem.n))[0]
     targets = [optimum if found.limit is None else ravel_pytree(found.limit)[0], optimum]
@@ -200,11 +222,42 @@ def observe(steps: StepMap, start: PyTree, found: Prediction, count: int | None 
         point = ravel_pytree(params)[0]
         return jnp.stack([jnp.linalg.norm(point - target) for target in targets]) / scale
 
-    run = jax.jit(lambda x: adozoo.simulate(steps.tx, gradient(steps), x, count, metrics=metric, every=period)[2])
-    errors, distances = np.asarray(run(start)).T
+    def run(mix: adozoo.Mixing) -> Any:
+        tx = steps.build(mix)
+        return adozoo.simulate(tx, gradient(steps), start, count, metrics=metric, every=period)[2]
+
+    if found.mean_square is None and not is_random(steps.mix):
+        errors, distances = np.asarray(jax.jit(run)(steps.mix)).T
+        settled = (np.nan, np.nan)
+    else:
+        squares = np.asarray(jax.jit(jax.vmap(lambda key: run(_drawn_anew(steps.mix, key))))(jnp.arange(RUNS))) ** 2
+        errors, distances = np.sqrt(squares.mean(axis=0)).T
+        late = squares[:, -max(count // 3, 1) :, 0].mean(axis=1)
+        settled = float(late.mean()), float(late.std(ddof=1) / np.sqrt(RUNS))
     fit = fit_rate(errors, every=period, floor=FLOOR)
     window = np.nan if found.fixed_point is None else follow(steps, start, found.fixed_point, fit)
-    return Observation(period * np.arange(1, len(errors) + 1), errors, distances, fit, window)
+    return Observation(period * np.arange(1, len(errors) + 1), errors, distances, fit, window, settled)
+
+
+def is_random(mix: adozoo.Mixing) -> bool:
+    """Whether a mixing draws its weights anew in each step.
+
+    Example:
+      >>> theory.observation.is_random(adozoo.exact_mean(3))
+      False
+    """
+    return mix.varying and getattr(mix, "period", None) is None
+
+
+def _drawn_anew(mix: adozoo.Mixing, number: Any) -> adozoo.Mixing:
+    """The same random mixing with other keys."""
+
+    def other(leaf: Any) -> Any:
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.fold_in(leaf, number)
+        return leaf
+
+    return jax.tree.map(other, mix)
 
 
 def gradient(steps: StepMap) -> Any:

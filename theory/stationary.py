@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 import adozoo
 from theory.linear import Linearization, linearize_steps
-from theory.step_map import Factory, StepMap, read
+from theory.step_map import Factory, read
 from theory.subspaces import reachable_basis, spectral_radius, unit_seeds
 
 RANDOM_WALK = 1e-9
@@ -86,9 +86,7 @@ def stationary_error(
       >>> found = theory.stationary_error(
       ...     lambda mix: adozoo.dsgd(0.5, mix), problem, adozoo.exact_mean(4), 1.0
       ... )
-      >>> print(
-      ...     f"{found.mean_error:.6f}"
-      ... )  # eta^2 sigma^2 / n / (1 - (1 - eta)^2) = 1/12
+      >>> print(f"{found.mean_error:.6f}")  # eta^2 sigma^2 / n / (1 - (1 - eta)^2) = 1/12
       0.083333
     """
     with jax.enable_x64(True):

@@ -92,10 +92,9 @@ def modal_rate(steps: StepMap) -> float | None:
     if blocks is None:
         return None
 
-    def coefficients(z: Any) -> np.ndarray:
+    def coefficients(z: Any, transform: Any = modes.transform) -> np.ndarray:
         """z [N] in the common eigenbasis, [n, d, s]."""
-        buffers = np.asarray(z).reshape(-1, *shape) @ rotation
-        return np.stack([modes.transform(buffer) for buffer in buffers], axis=-1)
+        return np.stack([transform(buffer) for buffer in np.asarray(z).reshape(-1, *shape) @ rotation], axis=-1)
 
     start, away = np.asarray(steps.start), np.asarray(steps.generic(0))
     first = steps.advance(start) - start
@@ -114,9 +113,7 @@ def common_hessian(problem: Any) -> Float[np.ndarray, "d d"] | None:
     """The Hessian that all nodes share (at zero), or None where they differ.
 
     Example:
-      >>> theory.structured.common_hessian(
-      ...     adozoo.problems.isotropic_quadratic(3, dim=2)
-      ... )
+      >>> theory.structured.common_hessian(adozoo.problems.isotropic_quadratic(3, dim=2))
       array([[1., 0.],
              [0., 1.]])
     """
@@ -172,11 +169,11 @@ def joint_modes(mix: Mixing) -> Modes | None:
     values = values.astype(complex)
     values[-1] = _exactly_one(values[-1])
     consensus = (np.arange(mix.n) == mix.n - 1).astype(complex)
-    trivial = {Mean: consensus, Rolls: np.ones(mix.n, complex)}
+    trivial: dict[type, np.ndarray] = {Mean: consensus, Rolls: np.ones(mix.n, complex)}
     return Modes(np.stack([trivial.get(type(member), values) for member in members]), lambda x: vectors.T @ x)
 
 
-def _symbol(member: Mixing, shape: tuple[int, ...]) -> Complex[np.ndarray, " n"]:
+def _symbol(member: Any, shape: tuple[int, ...]) -> Complex[np.ndarray, " n"]:
     """The eigenvalues of a circulant in Fourier's order: sum_k w_k exp(2 pi i q . s_k), consensus first."""
     if isinstance(member, Mean):
         return (np.arange(member.n) == 0).astype(complex)
@@ -205,8 +202,8 @@ class _Mode(Mixing):
     period: int
     stochastic: str
     symmetric: bool
-    varying: bool = False
-    is_mean: bool = False
+    varying: bool = False  # type: ignore[override]
+    is_mean: bool = False  # type: ignore[override]
     n = 2
 
     def at(self, step: Any, message: int = 0) -> Mixing:
@@ -239,7 +236,7 @@ def _read_blocks(steps: StepMap, modes: Modes, curvatures: Float[np.ndarray, " d
             raise TypeError("the method keeps state that is not shaped like params")
 
         def advance(z: Array, offset: Array) -> Array:
-            return jax.lax.fori_loop(0, period, lambda _, now: tiny.step(*now, offset), (z, tiny.fixed))[0]
+            return jax.lax.fori_loop(0, period, lambda _, now: tiny.step(now[0], now[1], offset), (z, tiny.fixed))[0]
 
         zero = jnp.zeros(2)
         transition, by_gradient = jax.jacfwd(advance, argnums=(0, 1))(jnp.zeros(2 * buffers), zero)

@@ -6,7 +6,8 @@ slow modes with them, and a Krylov basis started outside range(T - I) picks cons
 range of T - I comes first, and Krylov spaces are grown inside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -60,7 +61,8 @@ def moving_basis(matrices: Sequence[np.ndarray] | Float[np.ndarray, "K N N"]) ->
     if len(moves) == 1:
         return range_basis(moves[0])
     # The range of [M_1 ... M_K] is that of R', the triangular factor of the tall stack of the M_w'.
-    return range_basis(np.linalg.qr(np.concatenate([move.T for move in moves]), mode="r").T)
+    triangle = np.asarray(np.linalg.qr(np.concatenate([move.T for move in moves]), mode="r"))
+    return range_basis(triangle.T)
 
 
 def reachable_basis(
@@ -105,8 +107,8 @@ def reachable_radius(matrix: Float[np.ndarray, "r r"] | Complex[np.ndarray, "r r
     r"""The largest |lambda| among the modes of a matrix that the seeds excite.
 
     Seeds are first differences: a mode that they hold with size s makes up s / (1 - lambda) of the error itself, which
-    is what counts. Left eigenvectors w' of modes that no seed excites see w' seeds = 0; the slowest mode of all is tried
-    first, since it is excited most often.
+    is what counts. Left eigenvectors w' of modes that no seed excites see w' seeds = 0; the slowest mode of all is
+    tried first, since it is excited most often.
 
     Args:
       matrix: T on range(T - I), [r, r].
@@ -122,7 +124,7 @@ def reachable_radius(matrix: Float[np.ndarray, "r r"] | Complex[np.ndarray, "r r
     values, left = _slowest(matrix)
     if _excited(values, left, seeds).any():
         return float(np.abs(values[0]))
-    values, left = scipy.linalg.eig(matrix, left=True, right=False, check_finite=False)
+    values, left = map(np.asarray, scipy.linalg.eig(matrix, left=True, right=False, check_finite=False))
     return float(np.abs(values[_excited(values, left, seeds)]).max(initial=0))
 
 
@@ -138,11 +140,22 @@ def unit_seeds(*blocks: Float[np.ndarray, "N _"]) -> Float[np.ndarray, "N s"]:
     return np.hstack(kept) if kept else np.zeros((blocks[0].shape[0], 0))
 
 
+def linear_operator(size: int, apply: Callable[[np.ndarray], Any]) -> scipy.sparse.linalg.LinearOperator:
+    """A linear map of real vectors of one size, given by what it does, for SciPy's iterative methods.
+
+    Example:
+      >>> theory.subspaces.linear_operator(2, lambda v: 3 * v) @ np.ones(2)
+      array([3., 3.])
+    """
+    options: Any = {"matvec": lambda v: apply(np.ravel(v)), "dtype": np.float64}  # the stubs know neither
+    return scipy.sparse.linalg.LinearOperator((size, size), **options)
+
+
 def _slowest(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The eigenvalues of largest modulus, and their left eigenvectors."""
     if matrix.shape[0] > DENSE_LIMIT and (found := _slowest_of_many(matrix)) is not None:
         return found
-    values, left = scipy.linalg.eig(matrix, left=True, right=False, check_finite=False)
+    values, left = map(np.asarray, scipy.linalg.eig(matrix, left=True, right=False, check_finite=False))
     sizes = np.abs(values)
     top = sizes >= sizes.max(initial=0) * (1 - 1e-12)
     return values[top], left[:, top]

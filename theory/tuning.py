@@ -15,6 +15,7 @@ import numpy as np
 from theory.certificate import LARGEST, TOLERANCE, Certificate, certify, check_class, check_exact, smallest_rate
 from theory.extraction import EXACT_TOLERANCE, Extractor
 from theory.lmi import inequalities
+from theory.modal import quick_lower_bounds
 
 GRID = (33, 15, 9)
 """Points of the first scan along each axis, for one, two, three and more parameters."""
@@ -51,10 +52,16 @@ class _Objective:
         if max(system.exactness_defect(self.constants[2] == 0)) > EXACT_TOLERANCE:
             return math.inf
         aim, rate = best - 2 * TOLERANCE, 0.0
-        for part in inequalities(system, *self.constants):
-            if rate < aim:
-                rate = smallest_rate(part, rate, TOLERANCE, aim)
-        return rate if rate < aim else math.inf
+        lower = quick_lower_bounds(system, *self.constants)
+        if max(lower) >= aim:
+            return math.inf
+        for part, low in zip(inequalities(system, *self.constants), lower, strict=True):
+            low = max(low, rate)
+            # Feasible at the aim? Most candidates are not, and one question shows it.
+            rate = smallest_rate(part, low, TOLERANCE, aim) if part.attained(aim) <= aim else math.inf
+            if not rate < aim:
+                return math.inf
+        return rate
 
 
 def tune(

@@ -57,6 +57,21 @@ class Claim:
         return self.verdict in ("VIOLATED", "OFF", "DIFFERS")
 
 
+@dataclass
+class Report:
+    """A verdict in the making."""
+
+    claims: list[Claim] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+    def say(self, sentence: str, holds: bool = True) -> None:
+        """Add a finding, which contradicts a claim if it does not hold."""
+        self.findings.append(sentence)
+        if not holds:
+            self.violations.append(sentence)
+
+
 def steps_per_digit(rate: float) -> float:
     """Steps that divide an error by ten at this rate, ln 10 / -ln rate.
 
@@ -67,6 +82,22 @@ def steps_per_digit(rate: float) -> float:
     if np.isnan(rate):
         return np.nan
     return float(np.log(10) / -np.log(rate)) if 0 < rate < 1 else 0.0 if rate <= 0 else np.inf
+
+
+def growth(rate: float, what: str) -> str:
+    """What a rate of at least 1 means, in words.
+
+    Args:
+      rate: the factor per step.
+      what: what grows: "errors".
+
+    Example:
+      >>> theory.verdict.growth(1.25, "errors")
+      'Diverges: errors grow by the factor 1.25 a step.'
+    """
+    if rate <= 1 + 1e-9:
+        return f"Does not converge: {what} of some kind stay as they are."
+    return f"Diverges: {what} grow by the factor {rate:.6g} a step."
 
 
 def tightness(exact: float, bound: float) -> float:

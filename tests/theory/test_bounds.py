@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -240,7 +241,8 @@ def test_facts_of_a_problem():
 
 def test_facts_of_a_mixing():
     ring = adozoo.mixing(adozoo.graphs.ring(5))
-    found = bounds.facts(["lambda_2", "lambda_n", "sigma", "nodes", "eigengap", "consensus_rate", "steps"], mix=ring)
+    names = ["lambda_2", "lambda_n", "sigma", "nodes", "gossip_condition", "contraction", "consensus_rate"]
+    found = bounds.facts([*names, "steps"], mix=ring)
     second, last = (1 + 2 * math.cos(2 * math.pi / 5)) / 3, (1 + 2 * math.cos(4 * math.pi / 5)) / 3
     assert found == pytest.approx(
         {
@@ -248,7 +250,8 @@ def test_facts_of_a_mixing():
             "lambda_n": last,
             "sigma": second,
             "nodes": 5,
-            "eigengap": (1 - second) / (1 - last),
+            "gossip_condition": (1 - last) / (1 - second),
+            "contraction": second**2,
             "consensus_rate": 1 - second**2,
         }
     )
@@ -256,6 +259,10 @@ def test_facts_of_a_mixing():
     lazy = adozoo.mixing(adozoo.weights.lazy(ring.matrix))
     varying = bounds.facts(["sigma"], mix=adozoo.cycle([ring, lazy]))  # its worst step, not the product of a period
     assert varying["sigma"] == pytest.approx((1 + second) / 2)
+    pairs = adozoo.random_edge(adozoo.graphs.ring(5), jax.random.key(0))
+    random = bounds.facts(["contraction", "consensus_rate"], mix=pairs)  # lambda_2(I - Lap / (2 |E|))
+    assert random["contraction"] == pytest.approx(1 - (2 - 2 * math.cos(2 * math.pi / 5)) / 10)
+    assert random["consensus_rate"] == pytest.approx(1 - random["contraction"])
 
 
 def test_rates_of_a_method_hold_for_the_implementation():

@@ -156,15 +156,15 @@ def test_nedic_et_al_as_printed_by_pesto():
         ("d2", lambda low: 2.0),
     ],
 )
-def test_step_limits_of_the_implementation(name, limit):
+def test_step_limits(name, limit):
     low = np.linalg.eigvalsh(np.asarray(GRAPH.matrix))[0]
     assert -1 / 3 < low < 0
-    known = bounds.entry(f"{name}_step_limit").evaluate(mix=GRAPH) if name not in {"exact_diffusion", "d2"} else None
-    largest = known.value if known else bounds.entry(f"{name}_step_limit").at(lambda_n=low)[0]
-    assert float(largest) == pytest.approx(limit(low), abs=1e-12)
-    problem = adozoo.problems.quadratic(2 * np.ones((7, 1, 1)), np.random.default_rng(0).normal(size=(7, 1)))
-    at = [theory.exact_rate(build(name, share * float(largest) / 2), problem, GRAPH) for share in (0.999, 1.001)]
-    assert at[0] < 1 < at[1]
+    largest = float(bounds.entry(f"{name}_step_limit").at(lambda_n=low)[0])
+    assert largest == pytest.approx(limit(low), abs=1e-12)
+    if name == "atc_tracking":  # the others are held against the implementation in test_linear.py
+        problem = adozoo.problems.quadratic(2 * np.ones((7, 1, 1)), np.random.default_rng(0).normal(size=(7, 1)))
+        below, above = (theory.exact_rate(build(name, x * largest / 2), problem, GRAPH) for x in (0.999, 1.001))
+        assert below < 1 < above
 
 
 @given(st.sampled_from(METHODS), st.floats(-0.99, 0.99), st.floats(0.01, 1.99))

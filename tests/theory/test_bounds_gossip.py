@@ -276,12 +276,12 @@ def test_the_dual_methods_run_as_fast_as_their_eigenvalues_say(polynomial):
     assert found[0] == pytest.approx(measured, abs=1e-7)
     name = "msda_quadratic" if polynomial else "ssda_quadratic"
     bound = bounds.entry(name)
-    values = {"strong_convexity": 1.0, "smoothness": 10.0, **({} if polynomial else {"eigengap": gap})}
+    values = {"strong_convexity": 1.0, "smoothness": 10.0, **({} if polynomial else {"gossip_condition": 1 / gap})}
     assert found[0] <= bound.evaluate(**values).rate
 
 
 def test_the_chebyshev_polynomial_needs_at_most_a_third():
-    """c^K <= 1/3 for K = floor(1 / sqrt(gamma)), which makes the eigengap of P_K(G) at least 1/4."""
+    """c^K <= 1/3 for K = floor(1 / sqrt(gamma)), which makes P_K(G) a gossip matrix of condition at most 4."""
     gap = np.concatenate([np.geomspace(1e-6, 0.999, 5_000), 1.0 / np.arange(2, 60) ** 2])
     c = (1 - np.sqrt(gap)) / (1 + np.sqrt(gap))
     assert (c ** dual.rounds_of(gap)).max() <= 1 / 3 + 1e-12
@@ -307,6 +307,12 @@ def test_orders_scale_as_their_theorems_say():
     mix = adozoo.mixing(adozoo.graphs.ring(8))
     told = order.evaluate(mix=mix, **{k: v for k, v in given.items() if k not in {"nodes", "consensus_rate"}})
     assert told.values["consensus_rate"] == pytest.approx(1 - (1 - theory.spectral_gap(mix)) ** 2)
-    fast = {"strong_convexity": 0.01, "smoothness": 1.0, "eigengap": 0.04, "delay": 2.0, "accuracy": math.exp(-1)}
+    fast = {
+        "strong_convexity": 0.01,
+        "smoothness": 1.0,
+        "gossip_condition": 25.0,
+        "delay": 2.0,
+        "accuracy": math.exp(-1),
+    }
     assert bounds.entry("ssda_time").evaluate(**fast).value == pytest.approx(50 * 3)
     assert bounds.entry("msda_time").evaluate(**fast).value == pytest.approx(10 * 11)

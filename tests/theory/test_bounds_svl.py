@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import adozoo
 import theory
 from theory import bounds
-from theory.bounds import svl
+from theory.bounds import averaging, svl, time_varying
 
 MU, L = 0.1, 1.0
 
@@ -116,11 +116,11 @@ def test_evaluate_on_an_instance():
 def test_the_searched_step_is_the_implemented_one():
     n = 4
     rng = np.random.default_rng(2)
-    basis = np.concatenate([np.full((n, 1), 0.5), svl.mean_free(n)], axis=1)
+    basis = np.concatenate([np.full((n, 1), 0.5), averaging.mean_free(n)], axis=1)
     inner = 0.5 * np.linalg.qr(rng.normal(size=(n - 1, n - 1)))[0]  # W is not symmetric
     W = 1 / n + basis[:, 1:] @ inner @ basis[:, 1:].T
     curvature = rng.uniform(0.2, 1.5, n)
-    step = svl.step_map(inner[None], (basis.T * curvature @ basis)[None], np.array([0.4]), np.array([0.6]))
+    step = time_varying.svl_map(inner[None], (basis.T * curvature @ basis)[None], np.array([0.4]), np.array([0.6]))
     problem = adozoo.problems.quadratic(curvature[:, None, None], rng.normal(size=(n, 1)))
     exact = theory.exact_rate(lambda mix: adozoo.svl(0.4, mix, 0.6), problem, adozoo.mixing(W))
     assert np.abs(np.linalg.eigvals(step[0])).max() == pytest.approx(exact, abs=1e-9)

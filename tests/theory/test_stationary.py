@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 import references
-from theory.stationary import stationary_error, stein
 
 import adozoo
 import theory
+from theory.stationary import stationary_error, stein
 
 LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.linear)
 
@@ -112,14 +112,8 @@ def test_an_unstable_method_has_an_infinite_error():
 
 
 def test_a_conserved_quantity_that_noise_moves_takes_a_random_walk():
-    """x <- x - eta (g - mean g) conserves the mean but for the noise that no averaging touches."""
-    noisy_mean = optax.GradientTransformation(
-        lambda params: optax.EmptyState(),
-        lambda grads, state, params=None: (-0.1 * (params - params.mean(0, keepdims=True)) - 0.1 * 1e-3 * grads, state),
-    )
+    """The state sums g - x, which is zero on f = x^2 / 2 but for the noise."""
     flat = adozoo.problems.quadratic(np.ones((3, 1, 1)), np.zeros((3, 1)))
-    stable = stationary_error(lambda mix: noisy_mean, flat, adozoo.exact_mean(3), 1.0)
-    assert np.isfinite(stable.node_error)
     walk = optax.GradientTransformation(
         lambda params: jnp.zeros_like(params),
         lambda grads, state, params=None: (-0.1 * grads, state + grads - params),
@@ -150,8 +144,8 @@ def test_runs_with_noise_agree(name):
     """Many nodes' worth of runs at once: the mean over runs and time lies within its confidence interval."""
     problem = adozoo.problems.random_quadratic(5, 2, strong_convexity=0.5, heterogeneity=1.0, noise=0.4, seed=4)
     mix = over(name, adozoo.mixing(adozoo.graphs.ring(5)))
-    found = stationary_error(factory(name, 0.4), problem, mix)
-    limit = jnp.asarray(theory.limit(factory(name, 0.4), problem, mix))
+    found = stationary_error(factory(name, 0.25), problem, mix)
+    limit = jnp.asarray(theory.limit(factory(name, 0.25), problem, mix))
     period = 2 if name == "local_dsgd" else 1
     metrics = {
         "node": lambda x: jnp.sum((x - limit) ** 2) / 5,
@@ -161,9 +155,9 @@ def test_runs_with_noise_agree(name):
 
     def run(key):
         trace = adozoo.simulate(
-            factory(name, 0.4)(mix), problem.gradient, problem.init(), 700, key=key, metrics=metrics, every=period
+            factory(name, 0.25)(mix), problem.gradient, problem.init(), 700, key=key, metrics=metrics, every=period
         )[2]
-        return {metric: trace[metric][100:].mean() for metric in metrics}
+        return {metric: trace[metric][150:].mean() for metric in metrics}
 
     means = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 256))
     expected = {"node": found.node_error, "mean": found.mean_error, "optimum": found.node_mse}

@@ -21,9 +21,8 @@ from jaxtyping import Float
 
 from theory.bounds._bound import Bound, Search
 from theory.bounds._laplacians import Measured, Table, columns, laplacians, logarithmic, tiled
-from theory.bounds.symbols import smoothness, strong_convexity, symbol
-
-eigengap = symbol("eigengap", r"\gamma", "lambda_{n-1}(G) / lambda_1(G) of the gossip matrix, G = I - W by default")
+from theory.bounds.accelerated import gossip_condition
+from theory.bounds.symbols import smoothness, strong_convexity
 
 SIZES, COORDINATES = (2, 3, 4, 6), 6
 
@@ -120,7 +119,7 @@ def _measured(points: np.ndarray, polynomial: bool) -> Measured:
         low = high / ratio
         curvature = low[:, None] + (high - low)[:, None] * tiled(u[:, 2:], laplacian.shape[1])
         rate = accelerated_rate(gossip, curvature, low, high, polynomial)
-        collected.put(rows, rate, {"strong_convexity": low, "smoothness": high, "eigengap": gap})
+        collected.put(rows, rate, {"strong_convexity": low, "smoothness": high, "gossip_condition": 1 / gap})
     return collected.result()
 
 
@@ -130,11 +129,6 @@ def _ssda(points: np.ndarray) -> Measured:
 
 def _msda(points: np.ndarray) -> Measured:
     return _measured(points, polynomial=True)
-
-
-def _squared(points: np.ndarray) -> Measured:
-    rate, known = _ssda(points)
-    return rate**2, known
 
 
 DIMENSION = columns(SIZES) + 2 + COORDINATES
@@ -147,22 +141,10 @@ _RADIUS = r"\limsup_t \|x^t - x^*\|^{1/t}"
 
 BOUNDS = (
     Bound(
-        name="ssda",
-        statement="SSDA shrinks the squared error by this in every step: Nesterov's constant momentum on the dual.",
-        quantity=r"\limsup_t \|x^t - x^*\|^{2/t}",
-        expression=1 - sympy.sqrt(eigengap / _CONDITION),
-        reference=f"{_SCAMAN}, Theorem 3; Nesterov, Introductory Lectures, 2004, Theorem 2.2.3",
-        evidence="recalled",
-        rate=True,
-        squared=True,
-        assumptions=(_FIXED, "the gradients of the conjugates are at hand"),
-        search=Search(DIMENSION, _squared, _DOUBLE_ROOT),
-    ),
-    Bound(
         name="ssda_quadratic",
-        statement="On quadratics SSDA is twice as fast.",
+        statement="On quadratics SSDA is twice as fast as over all strongly convex functions.",
         quantity=_RADIUS,
-        expression=1 - sympy.sqrt(eigengap / _CONDITION),
+        expression=1 - 1 / sympy.sqrt(gossip_condition * _CONDITION),
         reference="Polyak, 1964, and Nesterov's method on quadratics; the roots above",
         evidence="derived",
         rate=True,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from theory.matrices import period_matrices
+from theory.outcomes import enumerate_outcomes
 from theory.spectra import eigenvalues, spectral_gap
 
 _OF_PROBLEM: dict[str, Callable[[Any], Any]] = {
@@ -25,8 +26,9 @@ _OF_MIXING: dict[str, Callable[[Any], Any]] = {
     "lambda_2": lambda mix: eigenvalues(mix)[1],
     "lambda_n": lambda mix: eigenvalues(mix)[-1],
     "sigma": lambda mix: max(1 - spectral_gap(matrix) for matrix in period_matrices(mix)),
-    "eigengap": lambda mix: (1 - eigenvalues(mix)[1]) / (1 - eigenvalues(mix)[-1]),
-    "consensus_rate": lambda mix: 1 - max(1 - spectral_gap(matrix) for matrix in period_matrices(mix)) ** 2,
+    "gossip_condition": lambda mix: (1 - eigenvalues(mix)[-1]) / (1 - eigenvalues(mix)[1]),
+    "contraction": lambda mix: _contraction(mix),
+    "consensus_rate": lambda mix: 1 - _contraction(mix),
 }
 _DERIVED: dict[str, tuple[tuple[str, ...], Callable[..., float]]] = {}
 
@@ -47,6 +49,15 @@ def _start(problem: Any) -> Any:
     return problem.init()[0]
 
 
+def _contraction(mix: Any) -> float:
+    """lambda_2(E W'W), of the worst step of a period; E over the outcomes of a random mixing."""
+    if getattr(mix, "period", 1) is None:
+        found = enumerate_outcomes(mix)
+        moment = np.einsum("k,kji,kjl->il", found.probabilities, *2 * (found.matrices[:, 0],))
+        return float(np.linalg.eigvalsh(moment - 1 / len(moment))[-1])
+    return max(1 - spectral_gap(matrix) for matrix in period_matrices(mix)) ** 2
+
+
 def facts(
     wanted: Sequence[str], problem: Any = None, mix: Any = None, given: Mapping[str, Any] | None = None
 ) -> dict[str, float]:
@@ -55,7 +66,8 @@ def facts(
     Args:
       wanted: names of symbols.
       problem: a problem of `adozoo.problems`, or None.
-      mix: a mixing or a matrix, or None; of a periodic schedule, `sigma` and `consensus_rate` are of its worst step.
+      mix: a mixing or a matrix, or None. Of a periodic schedule, `sigma` and `consensus_rate` are of its worst step; of
+        a random one `contraction` and `consensus_rate` are known.
       given: constants that need not be computed; others may be computed from them.
 
     Returns:

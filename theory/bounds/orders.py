@@ -8,7 +8,7 @@ from typing import Any
 import sympy
 
 from theory.bounds._bound import Bound
-from theory.bounds.dual import eigengap
+from theory.bounds.accelerated import gossip_condition
 from theory.bounds.symbols import (
     accuracy,
     gradient_variance,
@@ -189,7 +189,7 @@ BOUNDS = (
         "ssda_time",
         "Time of SSDA in units of one gradient.",
         r"t",
-        _sqrt(_kappa / eigengap) * (1 + delay) * _log(1 / eps),
+        _sqrt(_kappa * gossip_condition) * (1 + delay) * _log(1 / eps),
         f"{_SCAMAN}, Theorem 3",
         assumptions=("a fixed graph", "gradients of the conjugates"),
         of="nodes",
@@ -198,7 +198,7 @@ BOUNDS = (
         "msda_time",
         "Time of MSDA in units of one gradient: optimal over fixed graphs.",
         r"t",
-        _sqrt(_kappa) * (1 + delay / _sqrt(eigengap)) * _log(1 / eps),
+        _sqrt(_kappa) * (1 + delay * _sqrt(gossip_condition)) * _log(1 / eps),
         f"{_SCAMAN}, Theorem 4",
         assumptions=("a fixed graph", "gradients of the conjugates"),
         of="nodes",
@@ -207,10 +207,10 @@ BOUNDS = (
         "fixed_graph_lower_bound",
         "No method that gossips over a fixed graph is faster than this.",
         r"t",
-        _sqrt(_kappa) * (1 + delay / _sqrt(eigengap)) * _log(1 / eps),
+        _sqrt(_kappa) * (1 + delay * _sqrt(gossip_condition)) * _log(1 / eps),
         f"{_SCAMAN}, Theorem 2",
         direction="lower",
-        assumptions=("some graph of this eigengap and some functions of this condition",),
+        assumptions=("some graph and some functions of these conditions",),
         of="nodes",
     ),
 )

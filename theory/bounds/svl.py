@@ -26,21 +26,17 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import sympy
 from jaxtyping import Float
 from numpy.polynomial import Polynomial
 from scipy.optimize import root_scalar
 
-from theory.bounds._bound import Bound, Search
-from theory.bounds._laplacians import Measured, Table, logarithmic, mean_free, tiled
 from theory.bounds.facts import derive
-from theory.bounds.symbols import learning_rate, rounds, sigma, smoothness, strong_convexity, symbol
+from theory.bounds.symbols import symbol
 
 largest_sigma = symbol(
     "largest_sigma", r"\bar\sigma", "largest sigma for which SVL's step size and gain are certified", nonnegative=True
 )
 
-SIZES, COORDINATES = (2, 3, 4, 6), 6
 Numbers = Float[np.ndarray, "..."]
 
 
@@ -183,127 +179,4 @@ def _best_gain(rate: float, ratio: float) -> tuple[float, float]:
     return float(gains[best]), float(found[best])
 
 
-def step_map(
-    mixing: Float[np.ndarray, "m k k"], hessian: Float[np.ndarray, "m n n"], learning_rate: Numbers, gain: Numbers
-) -> Float[np.ndarray, "m s s"]:
-    """The map of (x, w) in one step, in a basis whose first vector is consensus; `mixing` is W without it."""
-    m, n = hessian.shape[:2]
-    spread = np.zeros((m, n, n))
-    spread[:, 0, 0], spread[:, 1:, 1:] = 1, mixing
-    wide = gain[:, None, None]
-    moved = (np.eye(n) - learning_rate[:, None, None] * hessian) @ spread - wide * (np.eye(n) - spread)
-    upper = np.concatenate([moved, np.broadcast_to(wide * np.eye(n)[:, 1:], (m, n, n - 1))], axis=2)
-    lower = np.concatenate([(spread - np.eye(n))[:, 1:], np.broadcast_to(np.eye(n - 1), mixing.shape)], axis=2)
-    return np.concatenate([upper, lower], axis=1)
-
-
-def _class_member(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(an orthogonal matrix with some directions shrunk, shares of curvatures) for `size` nodes."""
-    free = size - 1
-    raw = 2 * points[:, COORDINATES : COORDINATES + free**2].reshape(-1, free, free) - 1 + 1e-3 * np.eye(free)
-    shrunk = tiled(points[:, COORDINATES + 25 : COORDINATES + 30], free)
-    return np.linalg.qr(raw)[0] * np.minimum(2 * shrunk, 1)[:, None, :], tiled(points[:, COORDINATES + 30 :], size)
-
-
-DIMENSION = COORDINATES + 25 + 5 + COORDINATES
-
-
-def _one_step(points: np.ndarray, many_rounds: bool) -> Measured:
-    """The worst factor of the Lyapunov function in one step, over graphs and heterogeneous curvatures of the class."""
-    collected, u = Table(len(points)), points
-    kind = np.minimum((u[:, 0] * len(SIZES)).astype(int), len(SIZES) - 1)
-    high, ratio = logarithmic(u[:, 1], 0.1, 10.0), logarithmic(u[:, 2], 1.01, 1e3)
-    low = high / ratio
-    fastest = (ratio - 1) / (ratio + 1)
-    rate = fastest + (1 - fastest) * np.minimum(u[:, 3], 0.999)
-    opening = np.where(u[:, 3] == 0, 0.0, np.maximum(1 + rate - ratio * (1 - rate), 0))
-    count = 1.0 + np.round(4 * u[:, 5])
-    if many_rounds:
-        gain = np.sqrt(1 - rate**2)
-        proof = multipliers(rate, gain, np.zeros_like(rate))
-        largest, mean_weight = proof.sigma, proof.sector
-    else:
-        ends = 1 - rate**2, 1 - opening / 2
-        gain = ends[0] + (ends[1] - ends[0]) * (1e-3 + 0.998 * u[:, 4])
-        proof = multipliers(rate, gain, opening)
-        largest, mean_weight, count = proof.sigma, proof.sector * (1 - opening / (2 * rate)), np.ones_like(rate)
-    single = largest ** (1 / count) * np.where(u[:, 5] > 0.9, 0.5, 1 - 1e-12)
-    for number, size in enumerate(SIZES):
-        rows = np.flatnonzero((kind == number) & np.isfinite(largest))
-        turned, share = _class_member(u[rows], size)
-        # W^m of a symmetric W is any symmetric matrix of norm sigma^m; without symmetry the same holds for one round.
-        mixing = turned * (single**count)[rows, None, None]
-        basis = np.concatenate([np.full((size, 1), size**-0.5), mean_free(size)], axis=1)
-        curvature = low[rows, None] + (high - low)[rows, None] * share
-        hessian = np.einsum("ik,mi,il->mkl", basis, curvature, basis)
-        step = step_map(mixing, hessian, (1 - rate[rows]) / low[rows], gain[rows])
-        norm = np.zeros_like(step)
-        weights = np.concatenate(
-            [mean_weight[rows, None], np.repeat(proof.weight[rows, None], size - 1, 1), np.ones((len(rows), size - 1))],
-            1,
-        )
-        norm[:] = weights[:, :, None] * np.eye(2 * size - 1)
-        one = np.arange(1, size)
-        norm[:, one, one + size - 1] = norm[:, one + size - 1, one] = -1
-        root = np.linalg.cholesky(norm).transpose(0, 2, 1)
-        factor = np.linalg.norm(root @ step @ np.linalg.inv(root), 2, axis=(1, 2))
-        values = {
-            "strong_convexity": low,
-            "smoothness": high,
-            "learning_rate": (1 - rate) / low,
-            "sigma": single,
-            "largest_sigma": largest,
-            "rounds": count,
-        }
-        collected.put(rows, factor, {name: value[rows] for name, value in values.items()})
-    return collected.result()
-
-
-def _certified(points: np.ndarray) -> Measured:
-    return _one_step(points, many_rounds=False)
-
-
-def _multi_consensus(points: np.ndarray) -> Measured:
-    return _one_step(points, many_rounds=True)
-
-
 derive("largest_sigma", ("learning_rate", "integral_gain", "strong_convexity", "smoothness"), admitted)
-
-eta, mu, L = learning_rate, strong_convexity, smoothness
-_RATE = 1 - eta * mu
-_CLASS = "graphs may change in every step; each W_t is doubly stochastic with ||W_t - J|| <= sigma"
-_TCNS = "Sundararajan, Van Scoy, Lessard, IEEE TCNS 2020"
-
-BOUNDS = (
-    Bound(
-        name="svl",
-        statement="SVL has this rate over all time-varying graphs up to the largest sigma that its step size and gain "
-        "admit (theory.bounds.svl.admitted; tuned by theory.bounds.svl.tune).",
-        quantity=r"\sqrt{V(x^{t+1}, w^{t+1}) / V(x^t, w^t)}",
-        expression=_RATE,
-        reference=f"{_TCNS}, Theorem 12 and Algorithm 2; the multipliers: derived here",
-        evidence="derived",
-        rate=True,
-        of="lyapunov",
-        condition=sympy.And(sigma <= largest_sigma, sigma < 1),
-        assumptions=(_CLASS,),
-        methods=("svl",),
-        search=Search(DIMENSION, _certified),
-    ),
-    Bound(
-        name="multi_consensus",
-        statement="SVL with the gain sqrt(1 - rho^2), rho = 1 - eta mu, and m rounds of gossip per gradient has the "
-        "rate rho: that of gradient descent on one node at eta = 2 / (mu + L).",
-        quantity=r"\sqrt{V(x^{t+1}, w^{t+1}) / V(x^t, w^t)}",
-        expression=_RATE,
-        reference="Van Scoy, Lessard, NecSys 2019, Theorem 1",
-        evidence="derived",
-        rate=True,
-        of="lyapunov",
-        condition=sympy.And(
-            sigma**rounds <= (sympy.sqrt(2 - eta * mu) - sympy.sqrt(eta * mu)) / 2, eta * (mu + L) <= 2
-        ),
-        assumptions=(_CLASS, "integral gain sqrt(1 - rho^2)"),
-        search=Search(DIMENSION, _multi_consensus),
-    ),
-)

@@ -8,7 +8,7 @@ from tyro.conf import arg
 import adozoo
 from adozoo.zoo import Entry
 from theory import verdict
-from theory.certificate import Certificate, worst_case_rate
+from theory.certificate import LARGEST, Certificate, worst_case_rate
 from theory.cli import options
 from theory.cli.options import Method, Reply, Settings
 from theory.tuning import tune as search
@@ -161,7 +161,7 @@ def _pairs(found: Certificate) -> list[tuple[str, str]]:
         False: "diverges on some objectives and graphs of the class",
         None: "may or may not converge on all of the class",
     }[found.converges]
-    certified = options.rate_words(found.rate) if np.isfinite(found.rate) else "none below 2"
+    certified = options.rate_words(found.rate) if np.isfinite(found.rate) else f"none below {LARGEST:g}"
     return [
         ("class", f"mu = {found.strong_convexity:.6g}, L = {found.smoothness:g}, ||W_t - J|| <= {found.sigma:g}"),
         ("certified rate", certified),
