@@ -1,15 +1,18 @@
 """theory: what is known of a method, set beside what the implementation does.
 
-Spectra and effective neighbours of a mixing (`spectral_gap`, `effective_neighbors`), the exact linear rate and limit of
-an implemented method (`exact_rate`, `limit`), its certified worst case (`worst_case_rate`), what is proved of it
-(`bounds`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6 of Beyond Spectral Gap
-(`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`).
+The exact linear rate and limit of an implemented method (`exact_rate`, `limit`), its stationary error under gradient
+noise (`stationary_error`) and its mean-square rate under random mixings (`mean_square_rate`), its certified worst case
+(`worst_case_rate`, `tune`), what is proved of it (`bounds`), and all of that beside a measured run (`compare`). Graphs
+in symbols (`graph_symbols`, `chi`), spectra and effective neighbours of a mixing (`spectral_gap`,
+`effective_neighbors`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6 of Beyond Spectral Gap
+(`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`). From a shell: `python -m theory --help`.
 """
 
 from theory import (
     asymptotics,
     bounds,
     certificate,
+    claims,
     dimension,
     extraction,
     generator,
@@ -24,16 +27,23 @@ from theory import (
     modal,
     neighbor_formulas,
     neighbors,
+    observation,
     optimal_weights,
+    outcomes,
     rational,
     resistance,
+    second_moment,
     spectra,
+    stationary,
     step_map,
     structured,
+    subspaces,
     tuning,
+    verdict,
 )
 from theory.asymptotics import graph_asymptotics, graph_table
 from theory.certificate import Certificate, Proof, certify, worst_case_rate
+from theory.compare import compare, compare_all
 from theory.dimension import SpectralDimension, spectral_dimension
 from theory.extraction import StateSpace, state_space
 from theory.generator import Event, GeneratorRate, generator_rate, generator_stationary
@@ -47,8 +57,9 @@ from theory.isotropic import (
     secular_rate,
     steps_to,
 )
-from theory.linear import Linearization, exact_rate, limit, linearize
+from theory.linear import Linearization, Memory, exact_rate, limit, linearize, memory
 from theory.lyapunov import averaging_matrix, beta, beta_lower_bound, fixed_point, one_step, theorem6
+from theory.mean_square import MeanSquareRate, mean_square_rate
 from theory.measure import FittedRate, fit_modes, fit_rate
 from theory.mixing_times import MixingTimeBounds, mixing_time, mixing_time_bounds, relaxation_time
 from theory.neighbor_formulas import (
@@ -66,6 +77,7 @@ from theory.neighbors import (
     variance_profile,
 )
 from theory.optimal_weights import WeightModuli, symbolic_weight_moduli, weight_moduli
+from theory.outcomes import Outcomes, enumerate_outcomes
 from theory.resistance import (
     Chi,
     algebraic_connectivity,
@@ -77,4 +89,6 @@ from theory.resistance import (
     rate_laplacian,
 )
 from theory.spectra import eigenvalues, families, laplacian_spectrum, spectral_gap, spectrum, symbolic_gap
+from theory.stationary import StationaryError, stationary_error
 from theory.tuning import Tuned, tune
+from theory.verdict import Claim, Verdict

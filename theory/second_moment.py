@@ -36,9 +36,7 @@ class SecondMomentRate(NamedTuple):
     dimension: int  # of the space that some outcome moves
 
 
-def second_moment_rate(
-    matrices: Sequence[np.ndarray] | Float[np.ndarray, "K N N"], probabilities: Sequence[float] | np.ndarray
-) -> SecondMomentRate:
+def second_moment_rate(matrices: Any, probabilities: Any) -> SecondMomentRate:
     r"""The factor by which E||z||^2 shrinks in a step of z <- T_w z, for T_w drawn anew with probability p_w.
 
     Any random linear iteration: gossip, coordinate or compression masks, Kaczmarz. What all T_w conserve is left out:
@@ -71,9 +69,7 @@ def second_moment_rate(
 
 
 def second_moment_stationary(
-    matrices: Sequence[np.ndarray] | Float[np.ndarray, "K N N"],
-    probabilities: Sequence[float] | np.ndarray,
-    noise: Float[np.ndarray, "N N"],
+    matrices: Any, probabilities: Any, noise: Float[np.ndarray, "N N"]
 ) -> Float[np.ndarray, "N N"]:
     r"""The stationary second moment of z <- T_w z + \xi, with fresh noise: S = Q + \sum_w p_w T_w S T_w'.
 
@@ -102,8 +98,8 @@ def second_moment_stationary(
             "second_moment_stationary: noise moves a quantity that all matrices conserve, which takes a random walk. "
             "Project it onto what they move."
         )
-    moments = Moments(basis.T @ stack @ basis, weights)
-    return basis @ settled([moments], [inside]) @ basis.T
+    moment = settled([Moments(basis.T @ stack @ basis, weights)], [inside])
+    return basis @ moment @ basis.T if np.isfinite(moment).all() else np.full(stack.shape[1:], np.inf)
 
 
 def _checked(matrices: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:

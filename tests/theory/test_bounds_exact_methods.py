@@ -161,7 +161,7 @@ def test_step_limits(name, limit):
     assert -1 / 3 < low < 0
     largest = float(bounds.entry(f"{name}_step_limit").at(lambda_n=low)[0])
     assert largest == pytest.approx(limit(low), abs=1e-12)
-    if name == "atc_tracking":  # the others are held against the implementation in test_linear.py
+    if name == "atc_tracking":  # test_linear.py holds the other modal polynomials to the code
         problem = adozoo.problems.quadratic(2 * np.ones((7, 1, 1)), np.random.default_rng(0).normal(size=(7, 1)))
         below, above = (theory.exact_rate(build(name, x * largest / 2), problem, GRAPH) for x in (0.999, 1.001))
         assert below < 1 < above

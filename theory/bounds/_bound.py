@@ -310,7 +310,7 @@ def _excess(small: np.ndarray, large: np.ndarray) -> np.ndarray:
 
 def _latex(expression: Any) -> str:
     names = {symbol: LATEX.get(str(symbol), str(symbol)) for symbol in expression.free_symbols}
-    return sympy.latex(expression, symbol_names=names)
+    return sympy.latex(expression, symbol_names=names, order="rev-lex")  # 1 - x, not -x + 1
 
 
 def _without_assumptions(expression: Any) -> Any:
