@@ -15,7 +15,7 @@ from theory import bounds, random_claims
 from theory.bounds import Bound
 from theory.certificate import Certificate, worst_case_rate
 from theory.matrices import period_matrices
-from theory.observation import SAME_POINT, Observation, Prediction, distance, norm, place
+from theory.observation import SAME_POINT, Observation, Prediction, distance, is_random, norm, place
 from theory.step_map import Factory, StepMap, read
 from theory.verdict import CERTIFIED, EXACT, LIKE, LOWER, MEASURED, THEOREM, Claim, Report, growth, tightness
 
@@ -81,9 +81,12 @@ def measured(report: Report, found: Prediction, run: Observation) -> None:
     fit, window = run.fit, run.window_rate
     known = np.isfinite(found.rate) and not found.drift
     if np.isnan(fit.rate):
-        note = f"over after {fit.stop} steps, before a rate could be fitted"
+        note = f"only {fit.stop} of {run.steps[-1]} steps above the rounding floor, too few for a rate"
         report.claims.append(Claim(MEASURED, np.nan, "n/a", np.nan, "run", note))
-        report.say(f"The run was {note}.")
+        report.say(f"The run shows {note}.")
+    elif known and found.rate >= 1 and not run.affine:
+        report.claims.append(Claim(MEASURED, fit.rate, "n/a", np.nan, "run", "far from the fixed point"))
+        report.say("The run leaves the neighbourhood of the fixed point, of which alone the exact rate speaks.")
     else:
         close = agree(fit.rate, found.rate) or abs(fit.rate - found.rate) <= fit.uncertainty
         right = agree(fit.rate, window) if np.isfinite(window) else close
@@ -151,6 +154,8 @@ def certified(report: Report, steps: StepMap, found: Prediction, equal: bool) ->
 
 def certificate(factory: Factory, steps: StepMap, equal: bool) -> Certificate | str:
     """`theory.worst_case_rate` for the class of the step map's problem and mixing, or why it is refused."""
+    if is_random(steps.mix):
+        return "not for random mixings"
     try:
         sigma = min(bounds.facts(["sigma"], mix=steps.mix)["sigma"], 1.0)
         sigma = 0.0 if sigma < 1e-12 else sigma

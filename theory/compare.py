@@ -99,7 +99,7 @@ def compare(
         if twin is not None:
             claims.likeness(report, twin, step_map, found, start, values, own)
     subject = f"A method said to be {like}" if like else entry.title if entry else _name(factory)
-    told = "".join(f", {key} {value}" for key, value in values.items() if not isinstance(value, str))
+    told = "".join(f", {key} {value:g}" for key, value in values.items() if isinstance(value, int | float))
     title = f"{subject}{told}: {_where(step_map)}"
     claimed, findings, violations = tuple(report.claims), tuple(report.findings), tuple(report.violations)
     return Verdict(title, claimed, findings, violations, bias, found.limit, run)

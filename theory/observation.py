@@ -72,6 +72,7 @@ class Observation:
       fit: the rate fitted to `errors`.
       window_rate: what the linearisation says of the fitted window of this run, NaN where it cannot be followed. It
         differs from the exact rate where the slowest mode does not rule the window alone.
+      affine: whether the steps are affine, so that the linearisation holds far from the limit, too.
       settled: under a random mixing, the mean squared error of the last third of the run, and its standard error.
     """
 
@@ -80,6 +81,7 @@ class Observation:
     distances: Float[np.ndarray, " t"]
     fit: FittedRate
     window_rate: float
+    affine: bool = True
     settled: tuple[float, float] = (np.nan, np.nan)
 
 
@@ -133,7 +135,7 @@ def place(steps: StepMap, equal: bool | None = None, seed: int = 0) -> tuple[PyT
     """Choose the start, and predict the run from there; inside `jax.enable_x64(True)`.
 
     Nodes start apart, unless what the method conserves depends on where they start (as the differences between nodes do
-    under an exact average of gradients): then its limit would, too.
+    under an exact average of gradients): then its limit would, too. Where no dense linearisation fits, nobody looks.
 
     Args:
       steps: the step map, whose start is set.
@@ -171,7 +173,7 @@ def predict(steps: StepMap) -> Prediction:
             z, residual = fixed_point(steps)
             drifts = residual > NO_POINT * (1 + np.linalg.norm(z))
             params, drift = steps.answer(z), residual
-    except (ValueError, np.linalg.LinAlgError) as error:
+    except ValueError as error:  # and LinAlgError, which is one
         return Prediction(np.nan, reason=str(error))
     if drifts:
         return Prediction(rate, None, None, drift, linear, reason="a quantity that the method should conserve drifts")
@@ -235,8 +237,8 @@ def observe(steps: StepMap, start: PyTree, found: Prediction, count: int | None 
         late = squares[:, -max(count // 3, 1) :, 0].mean(axis=1)
         settled = float(late.mean()), float(late.std(ddof=1) / np.sqrt(RUNS))
     fit = fit_rate(errors, every=period, floor=FLOOR)
-    window = np.nan if found.fixed_point is None else follow(steps, start, found.fixed_point, fit)
-    return Observation(period * np.arange(1, len(errors) + 1), errors, distances, fit, window, settled)
+    window, affine = (np.nan, True) if found.fixed_point is None else follow(steps, start, found, fit)
+    return Observation(period * np.arange(1, len(errors) + 1), errors, distances, fit, window, affine, settled)
 
 
 def is_random(mix: adozoo.Mixing) -> bool:
@@ -265,17 +267,14 @@ def gradient(steps: StepMap) -> Any:
     return lambda params, step, key: steps.problem.gradient(params, 0, None)
 
 
-def follow(steps: StepMap, start: PyTree, fixed_point: Float[np.ndarray, " N"], fit: FittedRate) -> float:
-    """The rate that errors have over a fitted window if they move as the linearisation says; NaN for an empty window.
+def follow(steps: StepMap, start: PyTree, found: Prediction, fit: FittedRate) -> tuple[float, bool]:
+    """The rate of errors over a fitted window if they move as the linearisation says, and whether steps are affine.
 
     An affine method is followed from its start, another one from half way to the window, where it is close to its limit
-    and moves as its linearisation does. Inside `jax.enable_x64(True)`.
+    and moves as its linearisation does. NaN for an empty window, and where a method that is not affine runs away from
+    its fixed point. Inside `jax.enable_x64(True)`.
     """
-    period = steps.period
-    first, last = fit.start // period, fit.stop // period
-    if last - first < 2 or np.isnan(fit.rate):
-        return np.nan
-    counts, z_star = steps.counts(period), jnp.asarray(fixed_point)
+    counts, z_star = steps.counts(steps.period), jnp.asarray(found.fixed_point)
 
     def move(error: Any) -> tuple[Any, Any]:
         z = z_star
@@ -286,10 +285,14 @@ def follow(steps: StepMap, start: PyTree, fixed_point: Float[np.ndarray, " N"], 
     step = jax.jit(move)
     away = steps.generic(2)
     moved, linear = steps.advance(z_star + away) - steps.advance(z_star), np.asarray(step(away)[0])
-    skipped = 0 if np.linalg.norm(moved - linear) <= 1e-9 * np.linalg.norm(moved) else first // 2
+    affine = bool(np.linalg.norm(moved - linear) <= 1e-9 * np.linalg.norm(moved))
+    first, last = fit.start // steps.period, fit.stop // steps.period
+    if last - first < 2 or np.isnan(fit.rate) or not (affine or found.rate < 1):
+        return np.nan, affine
+    skipped = 0 if affine else first // 2
     z = steps.begin(ravel_pytree(start)[0])
     if skipped:
-        run = jax.jit(lambda x: adozoo.simulate(steps.tx, gradient(steps), x, skipped * period)[:2])
+        run = jax.jit(lambda x: adozoo.simulate(steps.tx, gradient(steps), x, skipped * steps.period)[:2])
         z = ravel_pytree(steps.split(jax.tree.leaves(run(start)))[0])[0]
     error, sizes = z - z_star, []
     for _ in range(skipped, last):
@@ -297,4 +300,6 @@ def follow(steps: StepMap, start: PyTree, fixed_point: Float[np.ndarray, " N"], 
         sizes.append(size)
     with np.errstate(divide="ignore"):
         logs = np.log(np.array(sizes[first - skipped :]))  # record k is taken after k + 1 periods
-    return float(np.exp(np.polyfit(np.arange(len(logs)), logs, 1)[0] / period)) if np.isfinite(logs).all() else np.nan
+    if not np.isfinite(logs).all():
+        return np.nan, affine
+    return float(np.exp(np.polyfit(np.arange(len(logs)), logs, 1)[0] / steps.period)), affine

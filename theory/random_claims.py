@@ -33,9 +33,11 @@ def convergence(report: Report, steps: StepMap, found: Prediction, exact: bool |
         report.say(f"Exact: every outcome of the mixing keeps the optimum fixed, to {bias:.1e}.")
         return bias
     where = "the optimum" if there else f"a point at distance {bias:.3g} from the optimum"
-    level = (
-        "" if moments.factor >= 1 else f", with root mean squared errors that settle at {moments.node_error**0.5:.3g}"
-    )
+    level = ""
+    if moments.factor < 1:
+        level = f", and errors settle at {np.sqrt(moments.node_error):.3g} (root mean square)"
+        if np.isinf(moments.node_error):
+            level = ", and errors spread for ever: the outcomes move what none of them lets decay"
     report.say(f"Not exact: on average its fixed point is {where}{level}.", not exact)
     return bias
 
@@ -52,7 +54,7 @@ def measured(report: Report, found: Prediction, run: Observation) -> None:
     about = f"root mean square; the mean's rate is {moments.mean_rate:.6f}"
     exact = Claim(EXACT, moments.rate, "reference", np.nan, "second moments", about)
     note = f"± {fit.uncertainty:.1g}, root mean square of {RUNS} runs of {run.steps[-1]} steps"
-    if moments.factor < 1 and moments.node_error > 0:
+    if moments.factor < 1 and 0 < moments.node_error < np.inf:
         level, error = run.settled
         right = abs(level - moments.node_error) <= DEVIATIONS * error
         report.claims += [Claim(MEASURED, np.nan, "agrees" if right else "OFF", np.nan, "run", "errors settle"), exact]
@@ -60,8 +62,8 @@ def measured(report: Report, found: Prediction, run: Observation) -> None:
         wrong = "" if right else ", which is off"
         report.say(f"The mean squared error settles at {found_out}{wrong}.", right)
         return
-    if np.isnan(fit.rate):
-        report.claims += [Claim(MEASURED, np.nan, "n/a", np.nan, "run", "over before a rate could be fitted"), exact]
+    if np.isnan(fit.rate) or (np.isinf(moments.node_error) and moments.factor < 1):
+        report.claims += [Claim(MEASURED, fit.rate, "n/a", np.nan, "run", note), exact]
         return
     slower = np.log(fit.rate) - np.log(moments.rate)
     right = slower <= max(3 * fit.uncertainty, SLOWER * abs(np.log(moments.rate)))

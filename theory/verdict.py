@@ -51,11 +51,6 @@ class Claim:
         """Steps that make the error ten times smaller; inf where it does not shrink."""
         return steps_per_digit(self.rate)
 
-    @property
-    def failed(self) -> bool:
-        """Whether what the row says is contradicted."""
-        return self.verdict in ("VIOLATED", "OFF", "DIFFERS")
-
 
 @dataclass
 class Report:
@@ -213,6 +208,7 @@ class Verdict:
             "holds": int(self.holds),  # netCDF has no booleans
             "bias": self.bias,
             "window_rate": run.window_rate,
+            "settled": np.array(run.settled),
             **{f"fit_{name}": value for name, value in run.fit._asdict().items()},
             "findings": json.dumps(self.findings),
         }
@@ -247,8 +243,8 @@ class Verdict:
         for k, claim in enumerate(shown):
             fitted = claim.source == MEASURED  # drawn where it was fitted
             time = np.array([run.steps[first], fit.stop if fitted else run.steps[-1]])
-            growth = np.clip(np.log(claim.rate) * (time - time[0]), -690, 690)
-            drawn = np.full(2, np.nan) if claim.verdict == "no promise" else heights[first] * np.exp(growth)
+            slope = np.exp(np.clip(np.log(claim.rate) * (time - time[0]), -690, 690))
+            drawn = np.full(2, np.nan) if claim.verdict == "no promise" else heights[first] * slope
             words = {"no promise": " (no promise)"}.get(claim.verdict, " (recalled)" * (claim.evidence == "recalled"))
             ax.semilogy(
                 time,

@@ -1,6 +1,6 @@
 r"""D-SGD, decentralised (stochastic) gradient descent, in its two forms.
 
-Adapt-then-combine (D-PSGD, diffusion): x_i <- \sum_j W_ij (x_j - \eta m_j). Combine-then-adapt (DGD, consensus):
+Adapt-then-combine (diffusion): x_i <- \sum_j W_ij (x_j - \eta m_j). Combine-then-adapt (DGD, D-PSGD):
 x_i <- \sum_j W_ij x_j - \eta m_i. Momentum stays on its node, as in the authors' training code of Vogels et al. 2022
 (m <- \beta m + g from m = 0, no dampening). With constant \eta and nodes that differ, both converge to a biased point.
 
@@ -64,10 +64,11 @@ def dsgd(
 
 _ADMITS = frozenset({"symmetric", "doubly", "varying"})
 _LIAN = "Lian et al., NeurIPS 2017"
+_SAYED = "Chen and Sayed, IEEE TSP 2012"
 _NEDIC = "Nedic and Ozdaglar, IEEE TAC 2009"
 for _name, _title, _paper, _options in (
-    ("dsgd_atc", "D-SGD, adapt-then-combine (D-PSGD)", _LIAN, {"variant": "atc"}),
-    ("dsgd_cta", "D-SGD, combine-then-adapt (DGD)", _NEDIC, {"variant": "cta"}),
+    ("dsgd_atc", "D-SGD, adapt-then-combine (diffusion)", _SAYED, {"variant": "atc"}),
+    ("dsgd_cta", "D-SGD, combine-then-adapt (DGD, D-PSGD)", _NEDIC, {"variant": "cta"}),
     ("dsgd_momentum", "D-SGD with local momentum", "Vogels et al., NeurIPS 2022", {"momentum": 0.5}),
     ("dsgd_nesterov", "D-SGD with local Nesterov momentum", _LIAN, {"momentum": 0.5, "nesterov": True}),
 ):

@@ -37,9 +37,9 @@ def svl(learning_rate: Any, mix: Mixing, integral_gain: Any = 0.5) -> optax.Grad
 
     Sent: one vector over each link and step.
 
-    Assumptions: W doubly stochastic with \sigma = ||W - 11'/n|| < 1 at every step. For small \sigma, \eta = (1 - \rho)
-    / \mu and \beta = \sqrt{1 - \rho^2} with \rho = (\kappa - 1) / (\kappa + 1) reach the rate of centralised gradient
-    descent.
+    Assumptions: W doubly stochastic with \sigma = ||W - 11'/n|| < 1 at every step. `theory.bounds.svl.tune` gives the
+    \eta and \beta with the best certified rate; for small \sigma these are \eta = (1 - \rho) / \mu and \beta =
+    \sqrt{1 - \rho^2}, which reach the rate \rho = (\kappa - 1) / (\kappa + 1) of centralised gradient descent.
 
     Args:
       learning_rate: \eta, a number, a traced scalar or a schedule step -> scalar.

@@ -49,7 +49,10 @@ COLORS = {
     THEOREM: figures.PALETTE["green"],
 }
 EVIDENCE = {"derived": "D", "checked": "s", "recalled": "o"}
-"""Markers of theorems: derived here, checked numerically, recalled (drawn hollow)."""
+"""Markers of theorems by what they rest on; recalled ones are drawn hollow."""
+RATES = ("exact", "certified", "lower")
+ABOVE, BELOW, LOWEST = 0.2, 0.08, 0.3
+"""Where in its row each of the four is drawn, so that they do not hide each other."""
 EDGE = 1.6e5
 """Where "never" is drawn, in steps per digit."""
 
@@ -96,7 +99,7 @@ def compute(full: bool) -> xr.Dataset:
         sigma = 1 - theory.spectral_gap(mix)
         for entry in methods():
             step, tuned = step_size(entry, sigma)
-            verdict = compare_all([entry.name], problem, mix, step)[0]
+            verdict = compare_all([entry.name], problem, mix, step, parameters=entry.hyperparameters)[0]
             fit = verdict.observation.fit
             sources = {source: rate(verdict, source) for source in (MEASURED, EXACT, CERTIFIED, LOWER)}
             reason = next((claim.note for claim in verdict.claims if claim.source == CERTIFIED), "")
@@ -105,6 +108,7 @@ def compute(full: bool) -> xr.Dataset:
             violations += [f"{entry.name} on {name}: {text}" for text in verdict.violations]
             theorems += [
                 (name, entry.name, claim.source.removeprefix(THEOREM), claim.rate, claim.evidence, claim.verdict)
+                + (claim.note,)
                 for claim in verdict.claims
                 if claim.source.startswith(THEOREM)
             ]
@@ -118,14 +122,14 @@ def dataset(
     keys = ("measured", "exact", "certified", "lower", "uncertainty", "window_rate", "learning_rate", "tuned", "sigma")
     shape = (len(names), len(methods()))
     cell = {
-        key: (("graph", "method"), np.reshape([float(row[k]) for row in cells], shape)) for k, key in enumerate(keys)
+        key: (("graph", "algorithm"), np.reshape([float(row[k]) for row in cells], shape)) for k, key in enumerate(keys)
     }
-    cell["no_certificate"] = (("graph", "method"), np.reshape([row[-1] for row in cells], shape))
-    columns = ("of_graph", "of_method", "theorem_name", "theorem_rate", "evidence", "theorem_verdict")
+    cell["no_certificate"] = (("graph", "algorithm"), np.reshape([row[-1] for row in cells], shape))
+    columns = ("of_graph", "of_method", "theorem_name", "theorem_rate", "evidence", "theorem_verdict", "about")
     row = {key: ("theorem", list(column)) for key, column in zip(columns, zip(*theorems, strict=True), strict=True)}
     return xr.Dataset(
         cell | row,
-        {"graph": names, "method": [entry.name for entry in methods()]},
+        {"graph": names, "algorithm": [entry.name for entry in methods()]},
         {"violations": json.dumps(violations)},
     )
 
@@ -141,50 +145,60 @@ def draw(data: xr.Dataset) -> figures.Figure:
     for axis, name in zip(axes.ravel(), data.graph.values, strict=True):
         panel(axis, data, name)
     for axis in axes[:, 0]:
-        axis.set_yticks(range(data.sizes["method"]), data.method.values)
-    axes[0, 0].set(xscale="log", xlim=(3, 1.4 * EDGE), ylim=(data.sizes["method"] - 0.4, -0.6))
+        axis.set_yticks(range(data.sizes["algorithm"]), data.algorithm.values)
+    axes[0, 0].set(xscale="log", xlim=(1.2, 1.6 * EDGE), ylim=(data.sizes["algorithm"] - 0.4, -0.6))
     for axis in axes[-1]:
         axis.set_xlabel("steps per digit")
         axis.set_xticks([10, 100, 1e3, 1e4, EDGE], ["10", "100", "10³", "10⁴", "never"])
         axis.minorticks_off()
-    legend(figure)
+    handles = [
+        axes[0, 0].plot([], [], "o", color=COLORS[MEASURED], ms=6, label="measured")[0],
+        axes[0, 0].plot([], [], "|", color=COLORS[EXACT], ms=10, mew=1.5, label="exact")[0],
+        axes[0, 0].plot(
+            [], [], "-", color=COLORS[CERTIFIED], lw=3, label="certificate: slowest known instance to bound"
+        )[0],
+        axes[0, 0].plot([], [], ">", color=COLORS[CERTIFIED], ms=6, label="no promise")[0],
+        axes[0, 0].plot([], [], "X", color=COLORS[CERTIFIED], ms=6, label="an instance diverges")[0],
+    ]
+    for evidence in sorted(set(data.evidence.values[np.isfinite(data.theorem_rate.values)])):
+        handles += axes[0, 0].plot([], [], ls="", label=f"theorem ({evidence})", **theorem_look(evidence))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
+def theorem_look(evidence: str) -> dict[str, Any]:
+    filled = "white" if evidence == "recalled" else COLORS[THEOREM]
+    return {"marker": EVIDENCE[evidence], "mec": COLORS[THEOREM], "mfc": filled, "ms": 5}
+
+
 def panel(axis: Any, data: xr.Dataset, name: str) -> None:
+    """A row a method: above measured and exact, below the certificate, at the bottom theorems."""
     here = data.sel(graph=name)
-    axis.axvspan(EDGE / 1.6, EDGE * 1.4, color="0.93", lw=0)
-    for place, of in enumerate(data.method.values):
-        cell = here.sel(method=of)
-        low, high = np.minimum(steps_per_digit([cell.lower, cell.certified]), EDGE)
+    axis.axvspan(EDGE / 1.6, EDGE * 1.6, color="0.93", lw=0)
+    for row, of in enumerate(data.algorithm.values):
+        cell = {key: here[key].sel(algorithm=of).item() for key in ("measured", "uncertainty", *RATES)}
+        low, high = np.minimum(steps_per_digit([cell["lower"], cell["certified"]]), EDGE)
         if np.isfinite(high):
-            axis.plot([low, high], [place, place], color=COLORS[CERTIFIED], lw=3.5, solid_capstyle="butt", zorder=2)
-            axis.plot(high, place, ">" if high == EDGE else "|", color=COLORS[CERTIFIED], ms=6, mew=2.5, zorder=2)
-        measured, uncertainty = float(cell.measured), float(cell.uncertainty)
-        ends = steps_per_digit([measured - uncertainty, measured, min(measured + uncertainty, 1 - 1e-9)])
-        spread = [[ends[1] - ends[0]], [ends[2] - ends[1]]]
-        axis.errorbar(ends[1], place, xerr=spread, fmt="o", color=COLORS[MEASURED], ms=7, elinewidth=1.5, zorder=3)
-        axis.plot(steps_per_digit(cell.exact), place, "|", color=COLORS[EXACT], ms=11, mew=1.5, zorder=5)
+            axis.plot([low, high], [row + BELOW] * 2, color=COLORS[CERTIFIED], lw=3, solid_capstyle="butt", zorder=2)
+            marker = "|" if high < EDGE else ">" if low < EDGE else "X"
+            axis.plot(high, row + BELOW, marker, color=COLORS[CERTIFIED], ms=6, mew=3 if marker == "|" else 0.5)
+        slowest = min(cell["measured"] + cell["uncertainty"], 1 - 1e-9)
+        fast, middle, slow = steps_per_digit([cell["measured"] - cell["uncertainty"], cell["measured"], slowest])
+        spread = [[middle - fast], [slow - middle]]
+        axis.errorbar(middle, row - ABOVE, xerr=spread, fmt="o", color=COLORS[MEASURED], ms=6, elinewidth=1.5)
+        axis.plot(steps_per_digit(cell["exact"]), row - ABOVE, "|", color=COLORS[EXACT], ms=10, mew=1.5, zorder=5)
     told = data.isel(theorem=np.flatnonzero((data.of_graph == name) & np.isfinite(data.theorem_rate)))
     for of, value, evidence in zip(told.of_method.values, told.theorem_rate.values, told.evidence.values, strict=True):
-        filled = COLORS[THEOREM] if evidence != "recalled" else "white"
-        place, style = list(data.method.values).index(of), {"mec": COLORS[THEOREM], "mfc": filled}
-        axis.plot(min(steps_per_digit(value), EDGE), place, EVIDENCE[evidence], ms=5, ls="", zorder=4, **style)
-    axis.set_title(f"{GRAPHS[name]}, $\\sigma$ = {float(here.sigma[0]):.3g}")
+        row = list(data.algorithm.values).index(of)
+        axis.plot(min(steps_per_digit(value), EDGE), row + LOWEST, zorder=4, **theorem_look(evidence))
+    axis.set_title(f"{GRAPHS[name]}, $\\sigma$ = {here.sigma.values[0]:.3g}")
 
 
-def legend(figure: figures.Figure) -> None:
-    axis = figure.axes[0]
-    handles = [
-        axis.plot([], [], "o", color=COLORS[MEASURED], ms=7, label="measured")[0],
-        axis.plot([], [], "|", color=COLORS[EXACT], ms=11, mew=1.5, label="exact")[0],
-        axis.plot([], [], color=COLORS[CERTIFIED], lw=3.5, label="certificate, from slowest known instance to bound")[0],
-    ]
-    for evidence, marker in EVIDENCE.items():
-        filled = COLORS[THEOREM] if evidence != "recalled" else "white"
-        style = {"mec": COLORS[THEOREM], "mfc": filled}
-        handles += axis.plot([], [], marker, ls="", ms=5, label=f"theorem, {evidence}", **style)
-    figure.legend(handles=handles, loc="outside lower center", ncols=6)
+MULTIPLE = "steps they ask for, as a multiple of the exact number (smallest, median, largest)"
+
+
+def spread(values: np.ndarray) -> list[float]:
+    return [float(of(values)) for of in (np.nanmin, np.nanmedian, np.nanmax)]
 
 
 def judge(data: xr.Dataset) -> list[figures.Claim]:
@@ -197,8 +211,8 @@ def exponent_gap(data: xr.Dataset, other: str) -> xr.DataArray:
 
 
 def cell_names(data: xr.Dataset, where: xr.DataArray) -> list[str]:
-    pairs = np.argwhere(where.transpose("graph", "method").values)
-    return [f"{data.method.values[m]} on {data.graph.values[g]}" for g, m in pairs]
+    pairs = np.argwhere(where.transpose("graph", "algorithm").values)
+    return [f"{data.algorithm.values[m]} on {data.graph.values[g]}" for g, m in pairs]
 
 
 def measured_is_exact(data: xr.Dataset) -> figures.Claim:
@@ -232,13 +246,13 @@ def certificates_hold(data: xr.Dataset) -> list[figures.Claim]:
     tight = (np.log(data.exact) / np.log(data.certified)).where(promised)
     bracket = (data.certified - data.lower).where(promised)
     has = np.isfinite(data.certified)
-    # Methods are named with the graphs on which some step size is certified to converge.
-    reach = {str(of): int(promised.sel(method=of).sum()) for of in data.method.values if has.sel(method=of).any()}
-    reasons = {
-        str(of): str(data.no_certificate.sel(method=of).values[0]).removeprefix("worst_case_rate: ")
-        for of in data.method.values
-        if not has.sel(method=of).any()
+    reach = {
+        str(of): int(promised.sel(algorithm=of).sum()) for of in data.algorithm.values if has.sel(algorithm=of).any()
     }
+    reasons: dict[str, list[str]] = {}
+    for of in data.algorithm.values[~has.any("graph").values]:
+        said = str(data.no_certificate.sel(algorithm=of).values[0]).split(": ")[-1].partition(" (defect")[0]
+        reasons.setdefault(said, []).append(str(of))
     inexact = [entry.name for entry in methods() if not entry.exact]
     return [
         figures.Claim(
@@ -247,66 +261,42 @@ def certificates_hold(data: xr.Dataset) -> list[figures.Claim]:
             {
                 "certificates": int(has.sum()),
                 "that promise convergence": int(promised.sum()),
-                "steps they ask for, as a multiple of the exact number (smallest, median, largest)": [
-                    float(tight.min()),
-                    float(tight.median()),
-                    float(tight.max()),
-                ],
+                MULTIPLE: spread(tight.values),
                 "widest bracket among them": float(bracket.max()),
             },
         ),
         figures.Claim(
             "the methods without certificates are the inexact ones, and every exact one is certified to converge on "
             "some graph",
-            sorted(reasons) == sorted(inexact) and min(reach.values()) > 0,
+            sorted(sum(reasons.values(), [])) == sorted(inexact) and min(reach.values()) > 0,
             {"graphs with a promise": "; ".join(f"{of} {count}" for of, count in reach.items())} | reasons,
         ),
     ]
 
 
 def theorems_hold(data: xr.Dataset) -> list[figures.Claim]:
-    claims = []
-    exact = np.array(
-        [
-            data.exact.sel(graph=g, method=m).item()
-            for g, m in zip(data.of_graph.values, data.of_method.values, strict=True)
-        ]
+    places = {"graph": data.of_graph, "algorithm": data.of_method}
+    exact, found = data.exact.sel(places).values, data.theorem_rate.values
+    names, evidence, speaks = data.theorem_name.values, data.evidence.values, np.isfinite(found)
+    bad = speaks & (data.theorem_verdict.values == "VIOLATED")
+    tight = np.log(exact) / np.log(np.where(found < 1, found, np.nan))
+    numbers: dict[str, Any] = {}
+    for kind in sorted(set(evidence)):
+        of_kind = evidence == kind
+        numbers[f"{kind}: stated, conditions met, violated"] = [int((of_kind & x).sum()) for x in (True, speaks, bad)]
+    numbers[MULTIPLE] = spread(tight)
+    numbers["median by theorem"] = "; ".join(
+        f"{name} {np.nanmedian(tight[names == name]):.2f}" for name in sorted(set(names[np.isfinite(tight)]))
     )
-    found, evidence, verdict = data.theorem_rate.values, data.evidence.values, data.theorem_verdict.values
-    speaks = np.isfinite(found)
-    for kinds in (("derived", "checked"), ("recalled",)):
-        among = speaks & np.isin(evidence, kinds)
-        bound = among & (found < 1)
-        tight = np.log(exact[bound]) / np.log(found[bound])
-        bad = among & (verdict == "VIOLATED")
-        name = " or ".join(kinds)
-        claims.append(
-            figures.Claim(
-                f"no theorem that is {name} is violated",
-                bool(not bad.any()) if among.any() else None,
-                {
-                    "stated": int(np.isin(evidence, kinds).sum()),
-                    "of these, with their conditions met": int(among.sum()),
-                    "steps they ask for, as a multiple of the exact number (smallest, median, largest)": [
-                        float(tight.min()),
-                        float(np.median(tight)),
-                        float(tight.max()),
-                    ]
-                    if tight.size
-                    else [],
-                    "violated": sorted(set(data.theorem_name.values[bad])),
-                },
-            )
-        )
-    spoken = {str(of) for of in data.of_method.values[speaks]}
-    claims.append(
-        figures.Claim(
-            "every method has a theorem whose condition is met somewhere",
-            all(of in spoken for of in data.method.values),
-            {"without": [str(of) for of in data.method.values if of not in spoken]},
-        )
-    )
-    return claims
+    silent = {
+        of: sorted(set(data.about.values[data.of_method.values == of])) or "no theorem on its rate is known here"
+        for of in map(str, data.algorithm.values)
+        if not (speaks & (data.of_method.values == of)).any()
+    }
+    return [
+        figures.Claim("no theorem whose conditions are met is violated", not bad.any(), numbers),
+        figures.Claim("every method has a theorem whose conditions are met on some graph", not silent, silent),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> list[figures.Claim]:

@@ -200,7 +200,7 @@ def test_arrays_in_place_of_symbols():
 
 def test_latex():
     body = r"\sup_t \|x^t - \bar x^t\| \le \frac{D \eta}{1 - \sigma}"
-    condition = r"\quad\text{if } \eta L \leq \lambda_n + 1 \wedge \sigma < 1"
+    condition = r"\quad\text{if } \eta L \leq 1 + \lambda_n \wedge \sigma < 1"
     assert bounds.entry("dgd_consensus").latex() == f"{body} {condition}"
     assert r"= O\left(" in bounds.entry("scaffold").latex()
     assert r"= \Omega\left(" in bounds.entry("fixed_graph_lower_bound").latex()

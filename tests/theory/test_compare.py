@@ -152,8 +152,18 @@ def test_runs_that_are_over_at_once():
     problem = adozoo.problems.quadratic(np.ones((3, 1, 1)), np.arange(3.0)[:, None])
     verdict = compare(build("dsgd_atc", 1.0), problem, adozoo.exact_mean(3), certificate=False)
     assert np.isnan(verdict["measured"].rate)
-    assert any("before a rate could be fitted" in sentence for sentence in verdict.findings)
+    assert any("too few for a rate" in sentence for sentence in verdict.findings)
     assert verdict.holds
+
+
+def test_a_run_away_from_an_unstable_fixed_point_contradicts_nothing():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3, 8, 1))
+    problem = adozoo.problems.logistic(features, np.sign(features[..., 0] + rng.normal(size=(3, 8))), 0.1)
+    verdict = compare(build("dsgd_atc", 60.0), problem, adozoo.exact_mean(3), certificate=False)
+    assert verdict["exact"].rate > 1
+    assert verdict.holds, verdict.violations
+    assert any("leaves the neighbourhood" in sentence for sentence in verdict.findings)
 
 
 @pytest.mark.parametrize(("rate", "period", "steps"), [(0.9, 1, 438), (0.9, 4, 440), (1.1, 1, 725), (0.0, 3, 192)])
@@ -286,7 +296,7 @@ def test_mean_square_claims_can_fail():
     moments = theory.mean_square.MeanSquareRate(0.81, 0.8, 0.0, 0.0, 0.0, None, 1, 2, 0.0)
     settling = dataclasses.replace(moments, node_error=1.0)
     steps, errors = np.arange(1, 101), 0.95 ** np.arange(100.0)
-    run = observation.Observation(steps, errors, errors, theory.fit_rate(errors), np.nan, (1.5, 0.01))
+    run = observation.Observation(steps, errors, errors, theory.fit_rate(errors), np.nan, True, (1.5, 0.01))
     for found, words in ((moments, "above the exact mean-square rate 0.9"), (settling, "which is off")):
         report = Report()
         random_claims.measured(report, observation.Prediction(found.rate, mean_square=found), run)
