@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-from jaxtyping import Complex, Float
+from jaxtyping import Float, Inexact
 
 RANK_TOLERANCE = 1e-10
 """Directions of a matrix below this, relative to the largest one, count as zero."""
@@ -88,7 +88,7 @@ def reachable_basis(
     return basis
 
 
-def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
+def spectral_radius(matrix: Inexact[np.ndarray, "r r"]) -> float:
     r"""The largest modulus of an eigenvalue, \rho(M).
 
     Large matrices: Arnoldi's method on M^{256}, since \rho(M)^{256} = \rho(M^{256}) and eight squarings set apart what
@@ -103,7 +103,7 @@ def spectral_radius(matrix: Float[np.ndarray, "r r"]) -> float:
     return float(np.abs(_slowest(matrix)[0]).max(initial=0))
 
 
-def reachable_radius(matrix: Float[np.ndarray, "r r"] | Complex[np.ndarray, "r r"], seeds: np.ndarray) -> float:
+def reachable_radius(matrix: Inexact[np.ndarray, "r r"], seeds: Inexact[np.ndarray, "r s"]) -> float:
     r"""The largest |lambda| among the modes of a matrix that the seeds excite.
 
     Seeds are first differences: a mode that they hold with size s makes up s / (1 - lambda) of the error itself, which
@@ -133,7 +133,7 @@ def _excited(values: np.ndarray, left: np.ndarray, seeds: np.ndarray) -> np.ndar
     return seen > np.maximum(EXCITED * np.abs(1 - values), ROUNDING)
 
 
-def unit_seeds(*blocks: Float[np.ndarray, "N _"]) -> Float[np.ndarray, "N s"]:
+def unit_seeds(*blocks: Inexact[np.ndarray, "N _"]) -> Inexact[np.ndarray, "N s"]:
     """Seeds of different scales, each block scaled to largest entry 1; blocks of rounding errors are left out."""
     sizes = [float(np.abs(block).max(initial=0)) for block in blocks]
     kept = [block / size for block, size in zip(blocks, sizes, strict=True) if size > 1e-13]
