@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import adozoo
+import theory
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
@@ -68,3 +69,15 @@ def test_readme_lists_every_method_as_it_is_registered():
         row = next((line for line in text.splitlines() if line.startswith(f"| `{name}` |")), "")
         exact = f"| {'yes' if entry.exact else 'no'} | {entry.vectors:g} "
         assert all(part in row for part in (entry.factory.__name__, entry.title, entry.paper, exact)), name
+
+
+def test_theorems_are_all_listed():
+    """docs/theorems.md is written by `python -m theory bounds --falsify 10000 --markdown docs/theorems.md`."""
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| (derived|checked|recalled) \| ([\d.]+|-) \|", (ROOT / "docs/theorems.md").read_text(), re.M
+    )
+    known = theory.bounds.entries()
+    assert {name: evidence for name, evidence, _ in rows} == {name: bound.evidence for name, bound in known.items()}
+    for name, evidence, ratio in rows:
+        assert (ratio == "-") == (known[name].search is None)
+        assert evidence == "recalled" or ratio == "-" or float(ratio) <= 1 + 1e-6
