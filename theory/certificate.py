@@ -54,6 +54,7 @@ class Certificate:
       strong_convexity, smoothness, sigma: the class.
       system: the method's matrices.
       P, Q, R: the Lyapunov function: \sum_i decays by \rho^2 a step; None if there is none.
+      undirected: whether the class has symmetric W_t only.
     """
 
     rate: float
@@ -66,6 +67,7 @@ class Certificate:
     P: np.ndarray | None
     Q: np.ndarray | None
     R: np.ndarray | None
+    undirected: bool = False
 
     @property
     def converges(self) -> bool | None:
@@ -89,7 +91,7 @@ class Certificate:
         system = RationalSystem.of(self.system, self.strong_convexity, self.smoothness, self.sigma)
         if not system.exact:
             return Proof(False, None, "with these fractions the optimum is not exactly a fixed point")
-        parts = inequalities(self.system, self.strong_convexity, self.smoothness, self.sigma)
+        parts = inequalities(self.system, self.strong_convexity, self.smoothness, self.sigma, self.undirected)
         for margin in MARGINS:
             rate = Fraction(math.ceil((self.rate + margin) * 10**9), 10**9)
             solutions = [part.solve(float(rate)) for part in parts]
@@ -101,9 +103,10 @@ class Certificate:
         where = "the average over nodes"
         if self.instance.eigenvalues:
             where = "eigenvalues " + ", then ".join(f"{x:.4g}" for x in self.instance.eigenvalues)
+        kind = "symmetric W_t, " if self.undirected else ""
         return (
             f"worst-case rate in [{self.lower:.6f}, {self.rate:.6f}] over mu = {self.strong_convexity:g}, "
-            f"L = {self.smoothness:g}, ||W_t - J|| <= {self.sigma:g} (slowest known instance: curvature "
+            f"L = {self.smoothness:g}, {kind}||W_t - J|| <= {self.sigma:g} (slowest known instance: curvature "
             f"{self.instance.curvature:.4g}, {where})"
         )
 
@@ -115,6 +118,7 @@ def worst_case_rate(
     sigma: float,
     equal_start: bool = False,
     tolerance: float = TOLERANCE,
+    undirected: bool = False,
 ) -> Certificate:
     r"""Certify the worst rate of an implemented method over a class of objectives and time-varying graphs.
 
@@ -129,6 +133,7 @@ def worst_case_rate(
       sigma: the norm of W - 11'/n, in [0, 1]; that is one minus the absolute spectral gap. 0: exact averaging.
       equal_start: whether all nodes start at the same params; all-reduce methods need that.
       tolerance: of the bisection.
+      undirected: whether every W_t is symmetric. Methods that mix several vectors are certified to be faster then.
 
     Returns:
       The certificate, a bracket [lower, rate].
@@ -152,14 +157,19 @@ def worst_case_rate(
     check_class(strong_convexity, smoothness, sigma)
     system = Extractor(factory, exact_mean=sigma == 0, equal_start=equal_start)()
     check_exact(system, sigma)
-    return certify(system, strong_convexity, smoothness, sigma, tolerance)
+    return certify(system, strong_convexity, smoothness, sigma, tolerance, undirected)
 
 
 def certify(
-    system: StateSpace, strong_convexity: float, smoothness: float, sigma: float, tolerance: float = TOLERANCE
+    system: StateSpace,
+    strong_convexity: float,
+    smoothness: float,
+    sigma: float,
+    tolerance: float = TOLERANCE,
+    undirected: bool = False,
 ) -> Certificate:
     """`worst_case_rate` for matrices that are known already."""
-    mean, node = inequalities(system, strong_convexity, smoothness, sigma)
+    mean, node = inequalities(system, strong_convexity, smoothness, sigma, undirected)
     instance = worst_instance(system, strong_convexity, smoothness, sigma)
     rate = smallest_rate(mean, instance.rate, tolerance)
     rate = smallest_rate(node, rate, tolerance) if math.isfinite(rate) else rate
@@ -167,7 +177,8 @@ def certify(
     if math.isfinite(rate):
         P = mean.solve(rate)[1][0]
         Q, R = node.solve(rate)[1]
-    return Certificate(rate, instance.rate, instance, strong_convexity, smoothness, sigma, system, P, Q, R)
+    constants = strong_convexity, smoothness, sigma
+    return Certificate(rate, instance.rate, instance, *constants, system, P, Q, R, undirected)
 
 
 def smallest_rate(inequality: Inequality, low: float, tolerance: float = TOLERANCE, high: float = LARGEST) -> float:

@@ -11,6 +11,7 @@ Everything is computed in float64, whatever the caller's default is. Reference f
 classical analysis of affine iterations; the split by range(T - I) is ours and checked against simulated runs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import adozoo
 from theory import structured
 from theory.matrix_free import fixed_point, matrix_free_rate
 from theory.step_map import Factory, StepMap, is_float, read
-from theory.subspaces import range_basis, reachable_radius, spectral_radius, unit_seeds
+from theory.subspaces import null_basis, reachable_radius, spectral_radius, unit_seeds
 
 __all__ = ["Factory", "Linearization", "Memory", "exact_rate", "limit", "linearize", "memory", "spectral_radius"]
 
@@ -41,8 +42,8 @@ class Linearization:
 
     Attributes:
       matrix: T, [N, N], for a whole period of steps.
-      basis: an orthonormal basis V of range(T - I), [N, N - m], with m conserved quantities.
-      seeds: what moves z away from the fixed point, [N, s]: changes of the initial params and of the gradients.
+      invariants: orthonormal left null vectors L of T - I, [N, m]: L' z is conserved.
+      seeds: what moves z, [N, s]: samples of changes of the initial params and of the gradients.
       period: how many steps T stands for.
       fixed_point: z*, [N].
       residual: ||F(z*) - z*||, the defect of the fixed point; large where none exists.
@@ -52,13 +53,18 @@ class Linearization:
     """
 
     matrix: Float[np.ndarray, "N N"]
-    basis: Float[np.ndarray, "N r"]
+    invariants: Float[np.ndarray, "N m"]
     seeds: Float[np.ndarray, "N s"]
     period: int
     fixed_point: Float[np.ndarray, " N"]
     residual: float
     drift: float
     params: PyTree
+
+    @cached_property
+    def basis(self) -> Float[np.ndarray, "N r"]:
+        """An orthonormal basis V of range(T - I), the orthogonal complement of the invariants."""
+        return np.linalg.qr(self.invariants, mode="complete")[0][:, self.conserved :]
 
     @cached_property
     def reduced(self) -> Float[np.ndarray, "r r"]:
@@ -68,7 +74,7 @@ class Linearization:
     @property
     def conserved(self) -> int:
         """How many linear functions of (params, state) the method conserves."""
-        return self.matrix.shape[0] - self.basis.shape[1]
+        return self.invariants.shape[1]
 
     @property
     def drifts(self) -> bool:
@@ -81,7 +87,9 @@ class Linearization:
 
         At least 1 where a conserved quantity drifts.
         """
-        radius = reachable_radius(self.reduced, self.basis.T @ self.seeds)
+        away = _away(self.invariants)
+        # T - L L' is T on range(T - I), and zero on its complement.
+        radius = reachable_radius(self.matrix - self.invariants @ self.invariants.T, away(self.seeds))
         return max(radius, 1.0 if self.drifts else 0.0) ** (1 / self.period)
 
 
@@ -131,22 +139,27 @@ def linearize_steps(steps: StepMap) -> Linearization:
             f"{2 * LARGE}). theory.exact_rate and theory.limit work without it; or take fewer nodes or dimensions."
         )
     start = np.asarray(steps.start)
-    transition, injection = steps.jacobian(steps.guess)
-    basis = range_basis(transition - np.eye(steps.size))
-    z = start + basis @ (basis.T @ (steps.guess - start))  # keep what init conserves
-    affine = steps.is_affine(z, transition)
-    z, defect = _newton(steps, z, transition, basis, affine)
+    transition = steps.jacobian(steps.guess)
+    invariants = null_basis((transition - np.eye(steps.size)).T)
+    z = start + _away(invariants)(steps.guess - start)  # keep what init conserves
+    affine = steps.is_affine(z, lambda v: transition @ v)
+    z, defect = _newton(steps, z, transition, invariants, affine)
     if not affine:
-        transition, injection = steps.jacobian(z)
-    drift = float(np.linalg.norm(defect - basis @ (basis.T @ defect)))
-    moves = steps.first_moves(1 if affine else 4)
-    seeds = unit_seeds(transition @ steps.start_jacobian - steps.start_jacobian, injection, *moves.T[:, :, None])
+        transition = steps.jacobian(z)
+        invariants = null_basis((transition - np.eye(steps.size)).T)
+    drift = float(np.linalg.norm(invariants.T @ defect))
+    seeds = unit_seeds(*steps.seeds())
     answer = jax.tree.map(np.asarray, steps.answer(z))
-    return Linearization(transition, basis, seeds, steps.period, z, float(np.linalg.norm(defect)), drift, answer)
+    return Linearization(transition, invariants, seeds, steps.period, z, float(np.linalg.norm(defect)), drift, answer)
+
+
+def _away(invariants: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The projection onto range(T - I), orthogonal to the invariants."""
+    return lambda vectors: vectors - invariants @ (invariants.T @ vectors)
 
 
 def _newton(
-    steps: StepMap, z: np.ndarray, matrix: np.ndarray, basis: np.ndarray, affine: bool
+    steps: StepMap, z: np.ndarray, matrix: np.ndarray, invariants: np.ndarray, affine: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Newton's method for F(z) = z inside z_0 + range(T - I): the point and F(z) - z; one step where F is affine."""
     defect = steps.advance(z) - z
@@ -154,9 +167,9 @@ def _newton(
         size = np.linalg.norm(defect)
         if size <= 1e-14 * (1 + np.linalg.norm(z)):
             break
-        reduced = np.eye(basis.shape[1]) - basis.T @ matrix @ basis
+        inside = np.eye(z.size) - matrix + invariants @ invariants.T  # I - T on range(T - I)
         try:
-            direction = basis @ np.linalg.solve(reduced, basis.T @ defect)
+            direction = np.linalg.solve(inside, _away(invariants)(defect))
         except np.linalg.LinAlgError:
             break  # a mode that grows linearly: no fixed point
         length = 1.0
@@ -170,7 +183,7 @@ def _newton(
             break  # as good as rounding allows, or no fixed point: the residual tells
         z, defect = trial, moved
         if not affine:
-            matrix = steps.jacobian(z)[0]
+            matrix = steps.jacobian(z)
     return z, defect
 
 

@@ -10,6 +10,10 @@ over nodes) and Q > 0, R >= 0 (for the disagreement) such that
 on the states that the average reaches, and the same in (s, u, v) with Q and the graph's term on those that a node
 reaches (7b): then n \bar s' P \bar s + \sum_i (s_i - \bar s)' Q (s_i - \bar s) decays by \rho^2 a step. Gradients are
 measured in units of L.
+
+Symmetric W obey more: \sum_i z_i' S v_i = tr(S Z' (I - W) Z) = 0 for every skew-symmetric S, since Z' (I - W) Z is
+symmetric. For undirected graphs R need not be symmetric, then, where it stands between z and v: R + S is found as one
+matrix. Methods that mix a single vector gain nothing.
 """
 
 import functools
@@ -34,7 +38,7 @@ class Inequality:
     r"""One matrix inequality, X(\rho) = constant + \sum_k z_k (after_k - \rho^2 before_k) <= 0, in z = (P, R).
 
     Attributes:
-      after, before: [variables, s, s].
+      after, before: [variables, s, s]; those beyond P and the symmetric part of R are the skew-symmetric part of R.
       constant: [s, s].
       sizes: the sizes of P (or Q), which has to be definite, and of R; either may be 0.
     """
@@ -88,6 +92,9 @@ class Inequality:
         for k in self.sizes:
             matrices.append(np.tensordot(entries[column : column + k * (k + 1) // 2], symmetric_basis(k), 1))
             column += k * (k + 1) // 2
+        skew = entries[column:-1]
+        if len(skew):
+            matrices[-1] = matrices[-1] + np.tensordot(skew, skew_basis(self.sizes[-1]), 1)
         return float(entries[-1]), matrices
 
     def attained(self, rate: float) -> float:
@@ -103,10 +110,11 @@ class Inequality:
     def certifies(self, P: Float[np.ndarray, "p p"], R: Float[np.ndarray, "r r"]) -> float:
         """The smallest rate at which these matrices satisfy the inequality; inf where none does."""
         size = len(P)
-        entries = np.concatenate([_entries(P), _entries(R)])
-        whole = self.constant + np.tensordot(entries, self.after, 1)
+        columns, rows = np.tril_indices(len(R), -1)
+        entries = np.concatenate([_entries(P), _entries((R + R.T) / 2), ((R - R.T) / 2)[rows, columns]])
+        whole = self.constant + np.tensordot(entries[: len(self.after)], self.after, 1)
         inputs = whole[size:, size:]
-        if np.linalg.eigvalsh(inputs)[-1] >= 0 or (len(R) and np.linalg.eigvalsh(R)[0] < 0):
+        if np.linalg.eigvalsh(inputs)[-1] >= 0 or (len(R) and np.linalg.eigvalsh(R + R.T)[0] < 0):
             return np.inf
         if not size:
             return 0.0
@@ -117,13 +125,20 @@ class Inequality:
 
 
 def inequalities(
-    system: StateSpace, strong_convexity: float, smoothness: float, sigma: float
+    system: StateSpace, strong_convexity: float, smoothness: float, sigma: float, undirected: bool = False
 ) -> tuple[Inequality, Inequality]:
-    """(7a) in P, and (7b) in (Q, R), in the orthonormal bases of what the average and a node can reach."""
+    """(7a) in P, and (7b) in (Q, R), in the orthonormal bases of what the average and a node can reach.
+
+    Args:
+      system: the method's matrices.
+      strong_convexity: mu.
+      smoothness: L.
+      sigma: the largest ||W - J||.
+      undirected: whether every W is symmetric, so that R need not be.
+    """
     node = system.averaged if sigma == 0 else system
     ratio = strong_convexity / smoothness
     M_0 = np.array([[-2 * ratio, 1 + ratio], [1 + ratio, -2]])
-    M_1 = np.array([[sigma**2 - 1, 1], [1, -1]])
     found = []
     for part, basis, channels in ((system, system.mean_basis, 0), (node, node.disagreement_basis, len(node.C_z))):
         size = basis.shape[1]
@@ -136,7 +151,10 @@ def inequalities(
         messages[:channels] = np.hstack([C_z, smoothness * part.D_zu[:channels], part.D_zv[:channels, :channels]])
         messages[channels:, size + 1 :] = np.eye(channels)
         P, R = symmetric_basis(size), symmetric_basis(channels)
-        graph = np.array([messages.T @ np.kron(M_1, E) @ messages for E in R]).reshape(len(R), *outer.T.shape[:1] * 2)
+        if undirected:
+            R = np.concatenate([R, skew_basis(channels)])
+        graph = np.array([messages.T @ _between(E, sigma) @ messages for E in R])
+        graph = graph.reshape(len(R), *outer.T.shape[:1] * 2)
         moved, kept = np.concatenate([after.T @ P @ after, graph]), before.T @ P @ before
         kept = np.concatenate([kept, np.zeros_like(graph)])
         found.append(Inequality(moved, kept, outer.T @ M_0 @ outer, (size, channels)))
@@ -152,6 +170,19 @@ def symmetric_basis(size: int) -> Float[np.ndarray, "k size size"]:
             basis.append(np.zeros((size, size)))
             basis[-1][i, j] = basis[-1][j, i] = 1.0
     return np.stack(basis) if basis else np.zeros((0, size, size))
+
+
+@functools.cache
+def skew_basis(size: int) -> Float[np.ndarray, "k size size"]:
+    """The skew-symmetric matrices with a single pair (1, -1), in the order of the strict upper triangle by columns."""
+    strict = [E for E in symmetric_basis(size) if not E.diagonal().any()]
+    return np.stack([np.triu(E) - np.tril(E) for E in strict]) if strict else np.zeros((0, size, size))
+
+
+def _between(R: np.ndarray, sigma: float) -> np.ndarray:
+    r"""The graph's form in (z, v): M_1 \otimes R, whose skew-symmetric part only stands between z and v."""
+    even = (R + R.T) / 2
+    return np.block([[(sigma**2 - 1) * even, R], [R.T, -even]])
 
 
 @functools.cache

@@ -75,7 +75,8 @@ def mean_square_rate(
 
     Args:
       factory: mix -> transformation, as `lambda mix: adozoo.gradient_tracking(0.1, mix)`.
-      problem: a quadratic problem (on others the step is linearised at the mean's fixed point).
+      problem: a quadratic problem. On others, and for methods that are not linear, the step is linearised at the
+        mean's fixed point: right for small errors, where all outcomes share it.
       mix_or_outcomes: a random mixing (`adozoo.random_edge`, `random_matching`, `random_subgraph`, `channel.drops`,
         `channel.link_failures`, perhaps under `gossip_every`), or its outcomes as [(probability, fixed mixing), ...],
         one of which serves all messages of a step.

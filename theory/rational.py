@@ -168,11 +168,12 @@ class RationalSystem:
         left = left + outer.transpose() * M_0 * outer
         if weights is not None and len(weights):
             R = exactly(weights)
+            even = (R + R.transpose()) * QQ(1, 2)  # R is not symmetric if every W is
             sent = (self.C_z * basis).hstack(self.D)
             answers = _zeros(len(weights), size + 1).hstack(eye(len(weights)))
             cross = sent.transpose() * R * answers
-            left = left + sent.transpose() * R * sent * (_number(self.sigma) ** 2 - 1) + cross + cross.transpose()
-            left = left - answers.transpose() * R * answers
-            if not positive_definite(R):
+            left = left + sent.transpose() * even * sent * (_number(self.sigma) ** 2 - 1) + cross + cross.transpose()
+            left = left - answers.transpose() * even * answers
+            if not positive_definite(even):
                 return False
         return positive_definite(P) and positive_definite(-left)

@@ -71,7 +71,10 @@ class StepMap:
         self.start, self.unravel = ravel_pytree(self.leaves)
         self.size = self.start.size
         self.one_step = jax.jit(self.step)
-        self.one_jacobian = jax.jit(jax.jacfwd(lambda z, fixed, noise: self.step(z, fixed, noise)[0], argnums=(0, 2)))
+        # Differentiating the compiled step, not the Python function, traces the method once for all.
+        self.jacobians = jax.jit(jax.jacfwd(lambda z, fixed, noise: self.one_step(z, fixed, noise)[0], (0, 2)))
+        self.by_state = jax.jit(jax.jacfwd(lambda z, fixed, noise: self.one_step(z, fixed, noise)[0]))
+        self.still = jnp.zeros(self.inputs)
 
     def build(self, mix: adozoo.Mixing) -> optax.GradientTransformationExtraArgs:
         """The transformation over a mixing."""
@@ -115,7 +118,7 @@ class StepMap:
     def counts(self, steps: int) -> list[list[Any]]:
         """The integers and keys of the state before each of the first steps."""
         while len(self.history) < steps:
-            self.history.append(self.one_step(self.start, self.history[-1])[1])
+            self.history.append(self.one_step(self.start, self.history[-1], self.still)[1])
         return self.history[:steps]
 
     @cached_property
@@ -126,7 +129,7 @@ class StepMap:
           ValueError: if there is none up to `LONGEST_PERIOD`.
         """
         z, probes = self.generic(0), np.random.default_rng(1).normal(size=(self.size, 4))
-        images = [np.asarray(self.one_step(z, now)[0]) @ probes for now in self.counts(2 * LONGEST_PERIOD)]
+        images = [np.asarray(self.one_step(z, now, self.still)[0]) @ probes for now in self.counts(2 * LONGEST_PERIOD)]
         seen = np.stack(images)
         scale = 1e-12 * (1 + np.abs(seen).max()) * np.sqrt(self.size)
         for p in range(1, LONGEST_PERIOD + 1):
@@ -138,46 +141,49 @@ class StepMap:
             "see theory.mean_square_rate."
         )
 
-    def advance(self, z: Any) -> Float[np.ndarray, " N"]:
-        """z after one period."""
+    def advance(self, z: Any, offset: Any = None) -> Float[np.ndarray, " N"]:
+        """z after one period, with an offset [inputs] of all gradients."""
         for now in self.counts(self.period):
-            z, _ = self.one_step(z, now)
+            z, _ = self.one_step(z, now, self.still if offset is None else offset)
         return np.asarray(z)
 
     def phases(self, z: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """The Jacobians of each step of one period from z, by z and by the gradient: (T_t [N, N], B_t [N, inputs])."""
         jacobians = []
-        noise = jnp.zeros(self.inputs)
         for now in self.counts(self.period):
-            transition, injection = self.one_jacobian(z, now, noise)
+            transition, injection = self.jacobians(z, now, self.still)
             jacobians.append((np.asarray(transition), np.asarray(injection)))
-            if self.period > 1:
-                z, _ = self.one_step(z, now)
+            z, _ = self.one_step(z, now, self.still)
         return jacobians
 
-    def jacobian(self, z: Any) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N inputs"]]:
-        """The Jacobians of a whole period by z, T, and by an offset of all its gradients, B."""
-        (transition, injection), *later = self.phases(z)
-        for now, then in later:
-            transition, injection = now @ transition, now @ injection + then
-        return transition, injection
+    def jacobian(self, z: Any) -> Float[np.ndarray, "N N"]:
+        """The Jacobian T of a whole period, the product of its steps' Jacobians."""
+        first, *later = self.counts(self.period)
+        product = np.asarray(self.by_state(z, first, self.still))
+        for before, now in zip([first, *later], later, strict=False):
+            z, _ = self.one_step(z, before, self.still)
+            product = np.asarray(self.by_state(z, now, self.still)) @ product
+        return product
 
-    def is_affine(self, z: Any, transition: Float[np.ndarray, "N N"]) -> bool:
-        """Whether a period moves generic points as its Jacobian at z says."""
+    def is_affine(self, z: Any, product: Callable[[np.ndarray], Any]) -> bool:
+        """Whether a period moves generic points as its Jacobian at z, given by its products with vectors, says."""
         away = np.asarray(self.generic(2))
         moved = self.advance(z + away) - self.advance(z)
-        return bool(np.linalg.norm(moved - transition @ away) <= 1e-11 * (1 + np.linalg.norm(moved)))
+        return bool(np.linalg.norm(moved - product(away)) <= 1e-11 * (1 + np.linalg.norm(moved)))
 
-    @cached_property
-    def start_jacobian(self) -> Float[np.ndarray, "N inputs"]:
-        """How z before the first step depends on the initial params."""
-        return np.asarray(jax.jacfwd(self.begin)(ravel_pytree(self.problem.init())[0]))
+    def seeds(self) -> list[Float[np.ndarray, "N _"]]:
+        """What moves z: its first period, and how other initial params, and other gradients, change that.
 
-    def first_moves(self, samples: int) -> Float[np.ndarray, "N samples"]:
-        """What a first period changes, from the start and from generic initial params."""
-        flat = np.random.default_rng(3).normal(size=(samples - 1, self.inputs))
-        starts = [self.start, *map(self.begin, jnp.asarray(flat))]
-        return np.stack([self.advance(z) - np.asarray(z) for z in starts], axis=1)
+        Of the changes four generic samples each: they hold every mode that such a change excites at all.
+        """
+        shifts = jnp.asarray(np.random.default_rng(3).normal(size=(2, 4, self.inputs)))
+        flat = ravel_pytree(self.problem.init())[0]
+        after = self.advance(self.start)
+        first = after - np.asarray(self.start)
+        others = [self.begin(flat + shift) for shift in shifts[0]]
+        by_params = [self.advance(other) - np.asarray(other) - first for other in others]
+        by_gradients = [self.advance(self.start, shift) - after for shift in shifts[1]]
+        return [first[:, None], np.stack(by_params, axis=1), np.stack(by_gradients, axis=1)]
 
     def answer(self, z: Any) -> PyTree:
         """The evaluated params of z, stacked."""
@@ -191,13 +197,14 @@ class StepMap:
 
 def _check_precision(mix: adozoo.Mixing) -> None:
     """Weights rounded to single precision make what a method conserves drift, which would be taken for its rate."""
-    probe = jnp.asarray(np.random.default_rng(0).normal(size=mix.n))
+    if mix.is_mean or mix.stochastic == "row":
+        return
     for step in range(getattr(mix, "period", 1) or 0):
-        mixed = mix(probe, step)
-        defect = 0.0 if mix.stochastic == "row" else abs(float(jnp.sum(mixed) - jnp.sum(probe)))
-        if 1e-11 < defect / np.sqrt(mix.n) < 1e-4:
+        sums = mix.at(step).sparse_matrix().sum(axis=0)
+        defect = float(np.abs(sums - 1).max())
+        if 1e-10 < defect < 1e-5:
             raise ValueError(
-                f"theory: the weights of mix do not sum to one in double precision (the sum over nodes moves by "
+                f"theory: the weights of mix do not sum to one in double precision (column sums are off by up to "
                 f"{defect:.1e}): they were rounded to single precision. Build the mixing from a float64 matrix."
             )
 

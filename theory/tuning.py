@@ -43,8 +43,8 @@ class Tuned(NamedTuple):
 class _Objective:
     """The certified rate at a point, asked only as far as it beats the best one so far."""
 
-    def __init__(self, extract: Extractor, constants: tuple[float, float, float]):
-        self.extract, self.constants = extract, constants
+    def __init__(self, extract: Extractor, constants: tuple[float, float, float], undirected: bool):
+        self.extract, self.constants, self.undirected = extract, constants, undirected
 
     def improves(self, point: np.ndarray, best: float) -> float:
         """The rate at this point if it is below `best` by more than the tolerance, else inf."""
@@ -55,7 +55,7 @@ class _Objective:
         lower = quick_lower_bounds(system, *self.constants)
         if max(lower) >= aim:
             return math.inf
-        for part, low in zip(inequalities(system, *self.constants), lower, strict=True):
+        for part, low in zip(inequalities(system, *self.constants, self.undirected), lower, strict=True):
             low = max(low, rate)
             # Feasible at the aim? Most candidates are not, and one question shows it.
             rate = smallest_rate(part, low, TOLERANCE, aim) if part.attained(aim) <= aim else math.inf
@@ -71,6 +71,7 @@ def tune(
     sigma: float,
     parameters: Mapping[str, tuple[float, float]] | None = None,
     equal_start: bool = False,
+    undirected: bool = False,
 ) -> Tuned:
     r"""Find the parameters of a method with the smallest certified worst-case rate.
 
@@ -83,6 +84,7 @@ def tune(
       parameters: the positive range of each parameter, by name; learning_rate in
         [1e-4 / L, 4 / L] by default. Searched in logarithms.
       equal_start: whether all nodes start at the same params.
+      undirected: whether every W_t is symmetric.
 
     Returns:
       The best parameters and their certificate. If no point has a certified rate below `theory.certificate.LARGEST`,
@@ -112,7 +114,7 @@ def tune(
 
     extract = Extractor(ordered, middle, exact_mean=sigma == 0, equal_start=equal_start)
     check_exact(extract(middle), sigma)
-    objective = _Objective(extract, (strong_convexity, smoothness, sigma))
+    objective = _Objective(extract, (strong_convexity, smoothness, sigma), undirected)
 
     def improves(place: np.ndarray, best: float) -> float:
         return objective.improves(np.exp(lows + place * (highs - lows)), best)
@@ -123,7 +125,7 @@ def tune(
         if place is not None:
             place, rate = _descend(improves, place, rate, width, rng)
     values = tuple(float(x) for x in np.exp(lows + place * (highs - lows))) if place is not None else middle
-    certificate = certify(extract(values), strong_convexity, smoothness, sigma)
+    certificate = certify(extract(values), strong_convexity, smoothness, sigma, undirected=undirected)
     return Tuned(dict(zip(names, values, strict=True)), certificate)
 
 

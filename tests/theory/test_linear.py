@@ -1,6 +1,7 @@
 """Exact rates and limits, against recorded values, closed forms and runs."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,52 @@ def test_periodic_schedules(mix, period):
     assert found.rate == pytest.approx(np.abs(np.linalg.eigvals(0.8**period * product)).max() ** (1 / period), abs=1e-9)
 
 
+def path_weights(n):
+    """A path, whose second eigenvalue lies close to 1, and nodes with one common Hessian."""
+    mix = adozoo.mixing(adozoo.graphs.path(n))
+    problem = adozoo.problems.quadratic(np.ones((n, 1, 1)), np.arange(float(n))[:, None])
+    return mix, problem, np.linalg.eigvalsh(np.asarray(mix.matrix))[-2]
+
+
+@pytest.mark.parametrize("name", ["sgp", "sgp_overlap"])
+def test_push_sum_weights_that_stay_put_do_not_count(name):
+    """Over a doubly stochastic matrix the weights never leave 1, and SGP is D-SGD: lambda_2 is not its rate."""
+    mix, problem, second = path_weights(12)
+    twin = {"sgp": "dsgd_atc", "sgp_overlap": "dsgd_cta"}[name]
+    rate = theory.exact_rate(factory(name, 0.5), problem, mix)
+    assert rate == pytest.approx(theory.exact_rate(factory(twin, 0.5), problem, mix), abs=1e-12)
+    assert rate < 0.85 < 0.97 < second
+
+
+def test_push_sum_weights_that_move_count():
+    """Over a column-stochastic one they settle at its rate, and the params with them, as a run shows."""
+    digraph = adozoo.graphs.directed_ring(9)
+    digraph.add_edge(0, 4)
+    mix = adozoo.mixing(digraph)
+    problem = adozoo.problems.quadratic(np.ones((9, 1, 1)), np.arange(9.0)[:, None])
+    found = theory.linearize(factory("sgp", 0.5), problem, mix)
+    sizes = np.sort(np.abs(np.linalg.eigvals(np.asarray(mix.matrix))))
+    assert found.rate == pytest.approx(sizes[-2], abs=1e-9)
+    metrics = {"distance": lambda params: jnp.linalg.norm(params - jnp.asarray(found.params))}
+    _, _, trace = adozoo.simulate(factory("sgp", 0.5)(mix), problem.gradient, problem.init(), 400, metrics=metrics)
+    fit = theory.fit_rate(np.asarray(trace["distance"]))
+    assert abs(fit.rate - found.rate) < max(3e-3, fit.uncertainty)
+
+
+def test_state_that_nothing_reaches_does_not_count():
+    """A slow average of the params is state like any other; one of nothing stays at zero."""
+
+    def averaged(share):
+        def update(grads, state, params=None):
+            return -0.5 * grads, 0.99 * state + share * params
+
+        return lambda mix: optax.GradientTransformation(jnp.zeros_like, update)
+
+    problem = adozoo.problems.quadratic(np.ones((3, 1, 1)), np.arange(3.0)[:, None])
+    assert theory.exact_rate(averaged(0.01), problem, adozoo.exact_mean(3)) == pytest.approx(0.99, abs=1e-12)
+    assert theory.exact_rate(averaged(0.0), problem, adozoo.exact_mean(3)) == pytest.approx(0.5, abs=1e-12)
+
+
 def test_random_schedules_are_refused():
     problem = adozoo.problems.random_quadratic(6, 1)
     mix = adozoo.random_matching(adozoo.graphs.ring(6), jax.random.key(0))
@@ -146,6 +193,20 @@ def test_a_drifting_method_has_no_limit():
     problem = adozoo.problems.random_quadratic(3, 1)
     with pytest.raises(ValueError, match="no fixed point"):
         theory.limit(lambda mix: drift, problem, adozoo.exact_mean(3))
+    found = theory.linearize(lambda mix: drift, problem, adozoo.exact_mean(3))
+    assert found.drifts
+    assert found.drift == pytest.approx(np.sqrt(3))  # every node moves by 1 in a step
+    assert (found.rate, found.conserved) == (1, 3)
+
+
+def test_a_double_integrator_has_no_limit_and_rate_one():
+    """Undamped momentum without forces: 1 is an eigenvalue of T, but no mode that anything conserves."""
+    coast = optax.GradientTransformation(
+        jnp.zeros_like, lambda grads, state, params=None: (state - grads, state - grads)
+    )
+    flat = adozoo.problems.quadratic([[[1.0]], [[0.0]]], np.zeros((2, 1)))
+    found = theory.linearize(lambda mix: coast, flat, adozoo.exact_mean(2))
+    assert found.rate == pytest.approx(1, abs=1e-7)
 
 
 def test_logistic_regression_is_linearised_at_its_own_fixed_point():
@@ -182,3 +243,55 @@ def test_weights_rounded_to_single_precision_are_refused():
     mix = dataclasses.replace(mix, weights=np.asarray(mix.weights, np.float32))
     with pytest.raises(ValueError, match="rounded to single precision"):
         theory.exact_rate(factory("extra", 0.3), problem, mix)
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors", "scalars"),
+    [("dsgd_atc", 0, 0), ("dsgd_momentum", 1, 0), ("diging", 1, 0), ("extra", 1, 0), ("svl", 2, 0), ("sgp", 0, 1)],
+)
+def test_memory(name, vectors, scalars):
+    problem, mix = adozoo.problems.random_quadratic(6, 4), adozoo.mixing(adozoo.graphs.ring(6))
+    assert theory.linear.memory(factory(name, 0.1), problem, mix) == (vectors, scalars)
+
+
+def test_memory_of_pytrees_delays_and_counters():
+    mix = adozoo.mixing(adozoo.graphs.ring(6))
+    params = {"w": jnp.zeros((6, 3, 2)), "b": jnp.zeros((6, 2))}
+    assert theory.linear.memory(lambda mix: adozoo.per_node(optax.adam(0.1)), params, mix) == (2, 0)
+    late = theory.linear.memory(lambda mix: adozoo.channel.delayed(factory("extra", 0.1), mix, 2), params, mix)
+    assert late == (1 + 3, 0)
+    rate = theory.linear.memory(lambda mix: optax.inject_hyperparams(optax.sgd)(learning_rate=0.1), params, mix)
+    assert rate == (0, pytest.approx(1 / 6))  # one number for all nodes
+
+
+@pytest.mark.parametrize("size", [40, 300])
+@pytest.mark.parametrize("count", [0, 1, 30])
+def test_null_spaces_of_small_and_large_matrices(size, count):
+    rng = np.random.default_rng(size + count)
+    left, right = (np.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(2))
+    sizes = np.append(np.geomspace(1, 1e-7, size - count), np.zeros(count))
+    matrix = (left * sizes) @ right.T
+    found = theory.subspaces.null_basis(matrix)
+    assert found.shape == (size, count)
+    np.testing.assert_allclose(found.T @ found, np.eye(count), atol=1e-12)
+    np.testing.assert_allclose(matrix @ found, 0, atol=1e-14)
+    np.testing.assert_allclose(right.T[: size - count] @ found, 0, atol=1e-7)  # rounding over the smallest size
+
+
+def test_most_of_a_large_state_may_be_conserved():
+    """All-reduce never touches what the nodes disagree on."""
+    problem = adozoo.problems.random_quadratic(60, 5, strong_convexity=0.3, seed=1)
+    found = theory.linearize(factory("all_reduce_sgd", 0.5), problem, adozoo.exact_mean(60))
+    mean = np.mean(problem.matrices, axis=0)
+    assert found.conserved == 59 * 5
+    assert found.rate == pytest.approx(1 - 0.5 * np.linalg.eigvalsh(mean)[0], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_1536_states_take_less_than_two_seconds():
+    problem = adozoo.problems.random_quadratic(96, 8, seed=0)
+    mix = adozoo.mixing(adozoo.graphs.erdos_renyi(96, 0.2, 0))
+    started = time.perf_counter()
+    rate = theory.exact_rate(factory("diging", 0.1), problem, mix)
+    assert time.perf_counter() - started < 2
+    assert 0.9 < rate < 1

@@ -97,7 +97,7 @@ SEEDS, SHARES = st.integers(0, 10**6), st.floats(0.1, 0.9)
 
 
 @pytest.mark.parametrize("name", LINEAR)
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(seed=SEEDS, share=SHARES)
 def test_measured_exact_and_certified(name, seed, share):
     check(name, seed, share)

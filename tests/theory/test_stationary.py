@@ -13,6 +13,8 @@ from theory.stationary import stationary_error, stein
 
 LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.linear)
 
+QUICK = ["dsgd_momentum", "extra", "local_dsgd", "svl"]
+
 
 def factory(name, learning_rate, **options):
     entry = adozoo.zoo.entry(name)
@@ -139,7 +141,7 @@ def test_periodic_schedules_settle_to_their_own_stein_equation():
     assert found.rate < 1
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", QUICK + [pytest.param(n, marks=pytest.mark.slow) for n in LINEAR if n not in QUICK])
 def test_runs_with_noise_agree(name):
     """Many nodes' worth of runs at once: the mean over runs and time lies within its confidence interval."""
     problem = adozoo.problems.random_quadratic(5, 2, strong_convexity=0.5, heterogeneity=1.0, noise=0.4, seed=4)
