@@ -16,7 +16,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, PyTree
 
 import adozoo
+from adozoo.mixing import Dense, Table
 
+MATRIX_LIMIT = 512
+"""Up to this many nodes a table of neighbours is read as a matrix, the same map, which takes less time to compile."""
 LONGEST_PERIOD = 64
 """Schedules that repeat after more steps than this are refused."""
 
@@ -39,6 +42,8 @@ def read(factory: Factory, problem: Any, mix: adozoo.Mixing) -> "StepMap":
     """
     problem, mix = jax.tree.map(_double, (problem, mix))
     _check_precision(mix)
+    if isinstance(mix, Table) and mix.n <= MATRIX_LIMIT:
+        mix = Dense(mix.sparse_matrix().toarray(), mix.n, mix.stochastic, mix.symmetric)
     return StepMap(factory, problem, mix)
 
 

@@ -1,4 +1,4 @@
-r"""The methods of Sundararajan, Van Scoy, Lessard (IEEE TCNS 2020), figure 2, as they were analysed there, and as they are.
+r"""The methods of Sundararajan, Van Scoy, Lessard (IEEE TCNS 2020), figure 2, as they were analysed and as they are.
 
 Everything goes through `theory.tune`, which reads the matrices off optax-style transformations: those of the zoo, and
 below the forms of the paper's Table 1 that are other algorithms once the graph changes, or that nobody would run.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy.optimize import minimize_scalar
@@ -38,7 +39,7 @@ class Memory(NamedTuple):
 
 
 def zeros(params: Any) -> Any:
-    return jax.tree.map(jax.numpy.zeros_like, params)
+    return jax.tree.map(jnp.zeros_like, params)
 
 
 def two_step_extra(learning_rate: Any, mix: adozoo.Mixing) -> optax.GradientTransformation:
@@ -74,8 +75,8 @@ def uncombined_diffusion(learning_rate: Any, mix: adozoo.Mixing) -> optax.Gradie
 
     \psi = x - \eta g(\phi), \phi <- \psi + x - \psi_{-1}. Params are \phi.
 
-    Table 1 prints y = x_1 - (\mu / 2) u where exact diffusion has y = x_1 - (\mu / 2) v: the gradient u = \nabla f(y) in
-    place of the disagreement v. Then y = prox(x_1) and u = \nabla M(x_1), where M is the Moreau envelope of f with
+    Table 1 prints y = x_1 - (\mu / 2) u where exact diffusion has y = x_1 - (\mu / 2) v: the gradient u = \nabla f(y)
+    in place of the disagreement v. Then y = prox(x_1) and u = \nabla M(x_1), where M is the Moreau envelope of f with
     parameter \mu / 2, of which all that is known is the class of `envelope`. What was analysed is this method on M.
     """
 
