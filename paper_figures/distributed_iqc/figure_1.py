@@ -100,20 +100,18 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
     bound = np.maximum(centralised(data.kappa), data.sigma)
     free = data.rate <= centralised(data.kappa) + 1e-12
     last = free.sigma.where(free).max("sigma").values[1:]
-    ends, step = kink(np.array(KAPPAS[1:])), float(data.sigma[1] - data.sigma[0])
+    ends, width = kink(np.array(KAPPAS[1:])), float(data.sigma[1] - data.sigma[0])
     beyond = data.sel(kappa=list(KAPPAS[1:]))
     excess = beyond.certificate - beyond.rate.sel(sigma=data.checked)
     search = data.searched - data.rate.sel(sigma=data.tried)
-    best = search.where(search.kappa > 1).argmin(("kappa", "tried"))
-    example = tuple(float(data[name].isel(best)) for name in ("kappa", "tried", "learning_rate", "integral_gain"))
-    proof = theory.worst_case_rate(
-        lambda mix: adozoo.svl(example[2], mix, example[3]), 1 / example[0], 1.0, example[1]
-    ).verify()
+    here = data.isel(search.where(search.kappa > 1).argmin(("kappa", "tried")))
+    kappa, sigma, step, gain = (float(here[name]) for name in ("kappa", "tried", "learning_rate", "integral_gain"))
+    proof = theory.worst_case_rate(lambda mix: adozoo.svl(step, mix, gain), 1 / kappa, 1.0, sigma).verify()
     return [
         figures.Claim(
             "rho = (kappa - 1) / (kappa + 1), that of gradient descent on one node, for small sigma: up to sigma^2 = "
             "(1 - sqrt(1 - rho^2)) / 2, to the grid's step",
-            bool(((last <= ends) & (ends < last + step)).all()),
+            bool(((last <= ends) & (ends < last + width)).all()),
             {"kappa": KAPPAS[1:], "last sigma on the grid": last, "end": ends},
         ),
         figures.Claim(
@@ -158,9 +156,9 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
                 "kappa": KAPPAS[1:],
                 "lowest found by a search, minus closed form": search.min("tried").values[1:],
                 "highest (how far the search may miss the best)": search.max("tried").values[1:],
-                "example (kappa, sigma, step size, gain)": example,
+                "example (kappa, sigma, step size, gain)": (kappa, sigma, step, gain),
                 "its rate, proved in rational arithmetic": float(proof.rate) if proof.rate else "not proved",
-                "closed form there": closed_form(*example[:2]),
+                "closed form there": closed_form(kappa, sigma),
             },
         ),
     ]
