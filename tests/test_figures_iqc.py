@@ -26,16 +26,28 @@ def test_the_published_points_are_the_recorded_ones():
 @pytest.mark.parametrize("curve", _curves.SHOWN[LEFT])
 def test_left_points(curve):
     published = _curves.published()[LEFT][_curves.SHOWN[LEFT][curve]]
-    for sigma in (0.2, max(published)):
-        assert _curves.point(curve, sigma, LEFT).rate == pytest.approx(published[sigma], abs=2e-5)
+    assert _curves.point(curve, 0.2, LEFT).rate == pytest.approx(published[0.2], abs=2e-5)
 
 
-@pytest.mark.parametrize(("curve", "sigma"), [("uDIG", 0.5), ("uEXTRA", 0.2), ("AugDGM, Table 1", 0.4)])
-def test_right_points_are_certificates_over_undirected_graphs(curve, sigma):
+@pytest.mark.parametrize(
+    ("curve", "sigma", "step", "amount"),
+    [
+        ("uDIG", 0.5, 0.940944, 0.430849),
+        ("uEXTRA", 0.1, 1.497106, 0.250681),
+        ("uEXTRA", 0.8, 0.254291, 0.360494),
+        ("AugDGM, Table 1", 0.4, 1.110558, 1.005522),
+        ("DIGing", 0.9, 0.048310, 0.650915),
+    ],
+)
+def test_right_points_are_certificates_over_undirected_graphs(curve, sigma, step, amount):
     published = _curves.published()[RIGHT][_curves.SHOWN[RIGHT][curve]][sigma]
-    found = _curves.point(curve, sigma, RIGHT)
-    assert found.rate == pytest.approx(published, abs=5e-5)
-    assert _curves.point(curve + _curves.DIRECTED, sigma, RIGHT).rate > published + 3e-4
+
+    def made(mix):
+        return _curves.CURVES[curve](step, adozoo.relaxed(mix, amount))
+
+    constants = _curves.STRONG_CONVEXITY, _curves.SMOOTHNESS, sigma
+    assert theory.worst_case_rate(made, *constants, undirected=True).rate == pytest.approx(published, abs=1e-5)
+    assert theory.worst_case_rate(made, *constants).rate > published + 2e-4
 
 
 def test_a_directed_ring_is_slower_than_what_was_published():

@@ -59,6 +59,7 @@ from theory.isotropic import (
 )
 from theory.linear import Linearization, Memory, exact_rate, limit, linearize, memory
 from theory.lyapunov import averaging_matrix, beta, beta_lower_bound, fixed_point, one_step, theorem6
+from theory.matrix_free import MatrixFreeRate, matrix_free_rate
 from theory.mean_square import MeanSquareRate, mean_square_rate
 from theory.measure import FittedRate, fit_modes, fit_rate
 from theory.mixing_times import MixingTimeBounds, mixing_time, mixing_time_bounds, relaxation_time
@@ -88,7 +89,9 @@ from theory.resistance import (
     normalize_rates,
     rate_laplacian,
 )
+from theory.second_moment import second_moment_rate, second_moment_stationary
 from theory.spectra import eigenvalues, families, laplacian_spectrum, spectral_gap, spectrum, symbolic_gap
 from theory.stationary import StationaryError, stationary_error
+from theory.structured import structured_rate
 from theory.tuning import Tuned, tune
 from theory.verdict import Claim, Verdict
