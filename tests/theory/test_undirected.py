@@ -15,7 +15,12 @@ def tracking(learning_rate, amount=1.0, variant="diging"):
     return lambda mix: adozoo.gradient_tracking(learning_rate, adozoo.relaxed(mix, amount), variant)
 
 
-TWO_VECTORS = [(tracking(0.5, 0.5), 0.7), (tracking(0.05, 0.6), 0.9), (tracking(0.7, 1.0, "atc"), 0.6)]
+TWO_VECTORS = [
+    (tracking(0.0483, 0.651), 0.9),
+    (tracking(0.725, 1.0127, "atc"), 0.5),
+    (tracking(0.5, 0.9, "aug_dgm"), 0.6),
+]
+"""Methods that mix two vectors, and sigma, at parameters where directed graphs cost something."""
 
 
 def test_skew_multipliers_vanish_on_symmetric_matrices_only():
