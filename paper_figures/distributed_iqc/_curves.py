@@ -26,7 +26,8 @@ import theory
 STRONG_CONVEXITY, SMOOTHNESS = 0.1, 1.0
 KAPPA = SMOOTHNESS / STRONG_CONVEXITY
 STEPS = {"learning_rate": (1e-3, 4.0)}
-AMOUNTS = (0.1, 2.0)
+AMOUNTS = (0.2, 2.0)
+BOTH = {"learning_rate": (0.03, 2.2), "amount": AMOUNTS}
 CLOSE = 1.3
 """The factor around the best parameters of a first search in which a second one looks: the valleys are sharp."""
 
@@ -165,7 +166,7 @@ def point(curve: str, sigma: float, panel: str) -> Point:
             lambda x: fixed(math.exp(x)).rate, bounds=bounds, method="bounded", options={"xatol": 1e-3}
         )
         return fixed(math.exp(found.x))
-    ranges = STEPS | {"amount": AMOUNTS}
+    ranges = BOTH
     for _ in range(2):
         tuned = theory.tune(
             lambda mix, learning_rate, amount: made(learning_rate, adozoo.relaxed(mix, amount)),
