@@ -60,7 +60,7 @@ OTHERS = {
 }
 DIRECTED = tuple(name + _curves.DIRECTED for name in ("uDIG", "uEXTRA"))
 AGREES = {LEFT: 1e-4, RIGHT: 1e-3}
-"""How close a curve must come to the published one. On the right a search of two parameters may miss the best."""
+"""How close a curve must come to the published one: where two parameters are tuned, a search may miss the best."""
 
 
 def compute(full: bool) -> xr.Dataset:
