@@ -11,6 +11,7 @@ See `adozoo.zoo.entries()` for all named methods and `adozoo.simulate` for runni
 
 from adozoo import channel, graphs, nodes, placement, problems, schedules, weights, zoo
 from adozoo.averaging.all_reduce_sgd import all_reduce_sgd
+from adozoo.exchange import Exchange, exchange
 from adozoo.gossip.dsgd import dsgd
 from adozoo.gossip.exact_diffusion import d2, exact_diffusion
 from adozoo.gossip.extra import extra
@@ -18,6 +19,7 @@ from adozoo.gossip.gradient_tracking import gradient_tracking
 from adozoo.gossip.local_dsgd import local_dsgd
 from adozoo.gossip.nids import nids
 from adozoo.gossip.quasi_global_momentum import quasi_global_momentum
+from adozoo.gossip.relay_sgd import relay_mix, relay_sgd, relay_sgd_grad
 from adozoo.gossip.stochastic_gradient_push import stochastic_gradient_push
 from adozoo.gossip.svl import svl
 from adozoo.mixing import Mixing, exact_mean, mixing, power
@@ -31,6 +33,7 @@ from adozoo.parts import (
     track_gradients,
 )
 from adozoo.relaxation import relaxed
+from adozoo.relay import relay_average, relay_updates
 from adozoo.schedules import (
     cycle,
     gossip_every,

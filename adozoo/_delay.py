@@ -1,7 +1,7 @@
 """Delayed messages: a method wrapped so that its state remembers what was sent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from adozoo._exchange import Exchange
 from adozoo._optax import transformation
 from adozoo.mixing import Mixing
 from adozoo.nodes import _eval_params, register_eval_params
@@ -35,11 +36,7 @@ class _Memory(Wrapper):
     remembers = True
 
     def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
-        if self.before is None:  # before the first step: every link holds this message already
-            past = jax.tree.map(lambda x: jnp.repeat(x[None], self.longest + 1, axis=0), tree)
-        else:
-            past = jax.tree.map(lambda x, old: jnp.concatenate([x[None], old[:-1]]), tree, self.before[message])
-        self.sent[message] = past
+        past = self.remember(tree, message)
         if hasattr(self.base, "only"):  # placed on devices: the links of each delay carry their message, each once
             parts = [
                 self.base.only(self.delays == late)(jax.tree.map(lambda old, late=late: old[late], past), step, message)
@@ -56,9 +53,54 @@ class _Memory(Wrapper):
 
         return jax.tree.map(receive, tree, past)
 
+    def remember(self, tree: PyTree, message: int) -> PyTree:
+        """The last values of a message, newest first, this one included; they are noted in `sent`."""
+        if self.before is None:  # before the first step: every link holds this message already
+            past = jax.tree.map(lambda x: jnp.repeat(x[None], self.longest + 1, axis=0), tree)
+        else:
+            past = jax.tree.map(lambda x, old: jnp.concatenate([x[None], old[:-1]]), tree, self.before[message])
+        self.sent[message] = past
+        return past
+
+    def exchange(self) -> Exchange:
+        found = self.base.exchange()
+        arrays = {field.name: getattr(found, field.name) for field in fields(Exchange)}
+        return _LateExchange(**arrays, base=found, memory=self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _LateExchange(Exchange):
+    """Sends on each link what it would have sent a delay ago. Lives within one update; never a pytree."""
+
+    base: Exchange
+    memory: _Memory
+
+    @property
+    def rows(self) -> int:
+        return self.base.rows
+
+    @property
+    def local_rows(self) -> int:
+        return self.base.local_rows
+
+    def here(self, table: Any) -> Any:
+        return self.base.here(table)
+
+    def per_link(self, tree: PyTree) -> PyTree:
+        return self.base.per_link(tree)
+
+    def collect(self, tree: PyTree) -> PyTree:
+        return self.base.collect(tree)
+
+    def swap(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
+        past = self.memory.remember(tree, message)
+        late = self.here(self.memory.delays[np.asarray(self.other), np.asarray(self.own)])
+        due = jax.tree.map(lambda old: old[late, jnp.arange(self.rows)], past)
+        return self.base.swap(due, step, message)
+
 
 def delayed(
-    factory: Callable[[Mixing], optax.GradientTransformation], mix: Mixing, delays: Any
+    factory: Callable[[Any], optax.GradientTransformation], mix: Any, delays: Any
 ) -> optax.GradientTransformationExtraArgs:
     r"""Any method over links with delays: node i receives \sum_j W_ij m_j^{t - \tau_ij}, with m_j^t what j sent at t.
 
@@ -67,7 +109,7 @@ def delayed(
 
     Args:
       factory: mix -> transformation, as `lambda mix: adozoo.dsgd(0.1, mix)`.
-      mix: any mixing without memory.
+      mix: any mixing without memory, or an exchange.
       delays: \tau, in steps: one number for all links, or [n, n] integers with delays[i, j] for the link from j to i.
         A node's own value is never late.
 

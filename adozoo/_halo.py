@@ -60,6 +60,20 @@ def varying(x: Array, axis: str) -> Array:
         return x
 
 
+def check_axis(name: str, axis: str, size: int) -> None:
+    """Raise ValueError unless this runs under a mapped axis of that size."""
+    try:
+        found = lax.axis_size(axis)
+    except NameError:
+        found = None
+    if found != size:
+        what = "there is no such axis here" if found is None else f"it has size {found}"
+        raise ValueError(
+            f"{name}: axis {axis!r} must be a mapped axis of size {size}, but {what}. Call it inside jax.shard_map or "
+            "jax.pmap with that axis, or use adozoo.placement.place(mix, mesh) outside."
+        )
+
+
 def own_rows(table: Array, size: int, axis: str) -> Array:
     """The calling device's rows of an array [n, ...] that every device holds."""
     return table.reshape((size, -1, *table.shape[1:]))[lax.axis_index(axis)]
@@ -100,10 +114,17 @@ class Halo:
     rounds: tuple[Round, ...]
     slots: Frozen
 
+    def extend(self, x: Array, axis: str) -> Array:
+        """The device's block with the rows that it receives below."""
+        return jnp.concatenate([x, *(turn.send(x, axis) for turn in self.rounds)]) if self.rounds else x
+
+    def permute(self, x: Array, axis: str) -> Array:
+        """The rows that column 1 of the table names, as they are."""
+        return self.extend(x, axis)[self.slots.here(axis)[:, 1]]
+
     def apply(self, x: Array, neighbors: Any, weights: Array, axis: str) -> Array:
         """The device's rows of W x, for weights [n, k] over the table that the route was planned for."""
-        extended = jnp.concatenate([x, *(turn.send(x, axis) for turn in self.rounds)]) if self.rounds else x
-        extended = wide(extended)
+        extended = wide(self.extend(x, axis))
         slots = self.slots.here(axis)
         own = own_rows(weights[:, : slots.shape[1]], self.size, axis).astype(extended.dtype)
         own = own.reshape(own.shape + (1,) * (x.ndim - 1))
@@ -145,6 +166,14 @@ Route = Average | Halo | Rotation
 
 def route(neighbors: Int[np.ndarray, "n k"], used: Bool[np.ndarray, "n k"], size: int) -> Halo | Rotation:
     """Plan the cheapest route for a table whose entries `used` may carry weight, over `size` devices."""
+    plan = halo(neighbors, used, size)
+    received = sum(turn.rows.values.shape[1] for turn in plan.rounds)
+    n = neighbors.shape[0]
+    return Rotation(size) if size > 3 and 4 * received > 3 * (n - n // size) else plan
+
+
+def halo(neighbors: Int[np.ndarray, "n k"], used: Bool[np.ndarray, "n k"], size: int) -> Halo:
+    """Plan a halo exchange for such a table: only rows that are needed move, each once for each device."""
     n = neighbors.shape[0]
     b = n // size
     blocks = np.where(used, neighbors, np.arange(n)[:, None]).reshape(size, b, -1)
@@ -156,8 +185,6 @@ def route(neighbors: Int[np.ndarray, "n k"], used: Bool[np.ndarray, "n k"], size
                 needed[int(sender), receiver] = rows[rows // b == sender]
     rounds = _rounds(list(needed), size)
     lengths = [max(len(needed[pair]) for pair in pairs) for pairs in rounds]
-    if size > 3 and 4 * sum(lengths) > 3 * (n - b):
-        return Rotation(size)
     sends = []
     places = [[(receiver * b + np.arange(b), 0)] for receiver in range(size)]  # receiver -> (rows, their first slot)
     start = b

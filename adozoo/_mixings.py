@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int, PyTree
 
+from adozoo._exchange import Exchange, build
 from adozoo._structure import neighbor_table, roll_table
 
 register = jax.tree_util.register_dataclass
@@ -109,6 +110,24 @@ class Mixing:
         rows = np.repeat(np.arange(self.n), neighbors.shape[1])
         entries = (np.asarray(weights, np.float64).ravel(), (rows, np.asarray(neighbors).ravel()))
         return sp.csr_array(entries, shape=(self.n, self.n))
+
+    def exchange(self) -> Exchange:
+        """The links of its graph, for methods that tell every neighbour something else. See `adozoo.exchange`.
+
+        Raises:
+          ValueError: if the mixing varies with the step, or if its graph is directed or traced.
+        """
+        if self.varying:
+            raise ValueError(
+                f"exchange: messages on links need a fixed graph, got a {type(self).__name__}. Pass one fixed mixing, "
+                "perhaps with faults around it (adozoo.channel)."
+            )
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+            raise ValueError(
+                f"exchange: the graph of this {type(self).__name__} mixing is traced, so its links are not known. Build "
+                "the mixing outside of jit and vmap."
+            )
+        return build(self.sparse_matrix())
 
     @property
     def matrix(self) -> Float[Array, "n n"]:

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from adozoo._halo import Average, Route, concrete, route, varying
+from adozoo._exchange_spread import LocalExchange, local_exchange
+from adozoo._halo import Average, Route, check_axis, concrete, route, varying
 from adozoo._mixings import register
 from adozoo.channel import Lossy, Noisy
 from adozoo.mixing import Dense, Mean, Mixing, Table
@@ -119,21 +120,15 @@ class Local(Spread):
             return branches[int(step) % len(branches) if len(branches) > 1 else 0](tree)
         return lax.switch(jnp.mod(step, len(branches)), branches, tree)  # the same branch on every device
 
+    def exchange(self) -> LocalExchange:
+        return local_exchange(self.base.exchange(), self.axis, self.size)
+
     def only(self, links: np.ndarray) -> Mixing:
         """This mixing over some links alone, given as booleans [n, n]; the weights of all others count as zero."""
         return spread(Only(self.base, links), self.axis, self.size)
 
     def _check(self, tree: PyTree) -> None:
-        try:
-            size = lax.axis_size(self.axis)
-        except NameError:
-            size = None
-        if size != self.size:
-            found = "there is no such axis here" if size is None else f"it has size {size}"
-            raise ValueError(
-                f"local mixing: axis {self.axis!r} must be a mapped axis of size {self.size}, but {found}. Call it "
-                "inside jax.shard_map or jax.pmap with that axis, or use adozoo.placement.place(mix, mesh) outside."
-            )
+        check_axis("local mixing", self.axis, self.size)
         for leaf in jax.tree.leaves(tree):
             if not jnp.ndim(leaf) or jnp.shape(leaf)[0] != self.local_rows:
                 raise ValueError(

@@ -1,7 +1,7 @@
 """Counting what a method sends, by watching it use its mixing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,8 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from adozoo._exchange import Exchange
+from adozoo._message import message_bits
 from adozoo.mixing import Mixing
 
 
@@ -37,15 +39,16 @@ class Traffic(NamedTuple):
         return lambda params, state, steps: steps * jnp.asarray(self.bits, float)
 
 
-def traffic(factory: Callable[[Mixing], optax.GradientTransformation], mix: Mixing, params: PyTree) -> Traffic:
+def traffic(factory: Callable[[Any], optax.GradientTransformation], mix: Any, params: PyTree) -> Traffic:
     """Count what one step sends, by watching the method use its mixing; nothing is computed.
 
     For time-varying mixings with a period the average over it is taken; for random ones over the first 1000 steps. An
-    exact mean counts as a bandwidth-optimal all-reduce: 2 (n - 1) / n vectors a node.
+    exact mean counts as a bandwidth-optimal all-reduce: 2 (n - 1) / n vectors a node. Compressed messages count by
+    their compressor's accounting.
 
     Args:
       factory: mix -> transformation.
-      mix: the mixing.
+      mix: the mixing, or an exchange for methods that take one.
       params: stacked params (or their shapes): bits follow from their shapes and dtypes.
 
     Example:
@@ -55,8 +58,12 @@ def traffic(factory: Callable[[Mixing], optax.GradientTransformation], mix: Mixi
       ... )
       Traffic(messages=16.0, vectors_per_node=2.0, bits=5120.0, bits_per_node=640.0)
     """
-    sent: list[float] = []  # bits of each message, on one link
-    shares: list[float] = []
+    sent: list[tuple[float, float]] = []  # of each message: directed links, bits on one link
+
+    class WatchedExchange(Exchange):
+        def swap(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
+            sent.append((self.links(), message_bits(tree, self.rows)))
+            return tree
 
     @dataclass(frozen=True)
     class Watch(Mixing):
@@ -71,24 +78,24 @@ def traffic(factory: Callable[[Mixing], optax.GradientTransformation], mix: Mixi
             return replace(self, share=self.share * share)
 
         def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
-            sent.append(
-                self.share * sum(8.0 * leaf.dtype.itemsize * leaf.size / mix.n for leaf in jax.tree.leaves(tree))
-            )
-            shares.append(self.share)
+            sent.append((self.share * links, message_bits(tree, mix.n)))
             return tree
+
+        def exchange(self) -> Exchange:
+            found = mix.exchange()
+            return WatchedExchange(**{field.name: getattr(found, field.name) for field in fields(Exchange)})
 
     def one_step(x: PyTree) -> PyTree:
         tx = optax.with_extra_args_support(factory(Watch(mix.n, mix.stochastic, mix.symmetric)))
         return tx.update(x, tx.init(x), x)
 
-    jax.eval_shape(one_step, params)
-    size = sum(8.0 * leaf.dtype.itemsize * leaf.size / mix.n for leaf in jax.tree.leaves(params))
     links = mean_links(mix)
-    bits = links * sum(sent)
-    return Traffic(links * sum(shares), links * sum(sent) / size / mix.n, bits, bits / mix.n)
+    jax.eval_shape(one_step, params)
+    bits = sum(used * size for used, size in sent)
+    return Traffic(sum(used for used, _ in sent), bits / message_bits(params, mix.n) / mix.n, bits, bits / mix.n)
 
 
-def mean_links(mix: Mixing) -> float:
+def mean_links(mix: Any) -> float:
     """Directed messages over the network in a step, averaged over the period (random mixings: over 1000 steps).
 
     Example:

@@ -15,7 +15,7 @@ Every fault is drawn from a key folded with the step and the message's number wi
 step are lost independently, and runs with one key agree.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from jaxtyping import Array, PyTree
 
 from adozoo._checks import check_choice, check_number
 from adozoo._delay import DelayedState, delayed
+from adozoo._exchange import Exchange
 from adozoo._mixings import register
 from adozoo._traffic import Traffic, mean_links, traffic
 from adozoo.mixing import Mixing, Table
@@ -80,6 +81,21 @@ class Lossy(Wrapper):
     def links(self, step: Any = 0) -> Any:
         return self.base.links(step)  # a lost message was sent
 
+    def exchange(self) -> Exchange:
+        return _lossy_exchange(self.base.exchange(), self.arrived)
+
+
+@partial(register, data_fields=["first", "second"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class _Both:
+    """Arrives what two faults let through."""
+
+    first: Any
+    second: Any
+
+    def __call__(self, step: Any, message: int, neighbors: Array) -> Array:
+        return self.first(step, message, neighbors) & self.second(step, message, neighbors)
+
 
 @partial(register, data_fields=["key", "probability"], meta_fields=["both_ways"])
 @dataclass(frozen=True, eq=False)
@@ -124,11 +140,11 @@ class _NodesUp:
         return up[:, None] & up[neighbors[:, 1:]]
 
 
-def drops(mix: Mixing, probability: Any, key: Any, lost: str | None = None) -> Lossy:
+def drops(mix: Any, probability: Any, key: Any, lost: str | None = None) -> Any:
     """Lose every directed message independently with `probability`.
 
     Args:
-      mix: any mixing.
+      mix: any mixing, or an exchange (of which `lost` is None: its methods decide).
       probability: in [0, 1), may be traced.
       key: a typed JAX key.
       lost: "renormalize", "keep" or "return" (see the table above); by default "return" for column-stochastic mixings
@@ -149,11 +165,11 @@ def drops(mix: Mixing, probability: Any, key: Any, lost: str | None = None) -> L
     return _lossy("drops", mix, _RandomLosses(key, jnp.asarray(probability), False), lost)
 
 
-def recorded_drops(mix: Mixing, kept: Any, lost: str | None = None) -> Lossy:
+def recorded_drops(mix: Any, kept: Any, lost: str | None = None) -> Any:
     """Lose recorded messages: at step t (modulo T) node i receives from j iff kept[t, i, j].
 
     Args:
-      mix: any mixing.
+      mix: any mixing, or an exchange.
       kept: booleans [T, n, n].
       lost: as in `drops`.
 
@@ -170,7 +186,7 @@ def recorded_drops(mix: Mixing, kept: Any, lost: str | None = None) -> Lossy:
     return _lossy("recorded_drops", mix, _RecordedLosses(mask), lost)
 
 
-def link_failures(mix: Mixing, probability: Any, key: Any) -> Lossy:
+def link_failures(mix: Any, probability: Any, key: Any) -> Any:
     """Every undirected link fails with `probability` in a step, both ways; each end keeps its own value instead.
 
     A symmetric doubly stochastic mixing stays so, and the mean over nodes is preserved.
@@ -186,16 +202,16 @@ def link_failures(mix: Mixing, probability: Any, key: Any) -> Lossy:
     check_key("link_failures", key)
     if not mix.symmetric:
         raise ValueError("link_failures: mix must be symmetric (links work both ways); use adozoo.channel.drops.")
-    return _lossy("link_failures", mix, _RandomLosses(key, jnp.asarray(probability), True), "keep")
+    return _lossy("link_failures", mix, _RandomLosses(key, jnp.asarray(probability), True), _both_ways(mix))
 
 
-def node_failures(mix: Mixing, up: Any) -> Lossy:
+def node_failures(mix: Any, up: Any) -> Any:
     """Nodes that are down neither send nor receive: all their links fail, both ways; they keep their own value.
 
     Their own local steps go on (the gradient is the caller's); mask the gradient too for nodes that are switched off.
 
     Args:
-      mix: a symmetric mixing.
+      mix: a symmetric mixing, or an exchange.
       up: booleans [T, n]: whether node i is up at step t (modulo T).
 
     Example:
@@ -210,15 +226,31 @@ def node_failures(mix: Mixing, up: Any) -> Lossy:
         raise ValueError(f"node_failures: up must be [T, {mix.n}], got shape {up.shape}.")
     if not mix.symmetric:
         raise ValueError("node_failures: mix must be symmetric (links work both ways); use recorded_drops.")
-    return _lossy("node_failures", mix, _NodesUp(up), "keep")
+    return _lossy("node_failures", mix, _NodesUp(up), _both_ways(mix))
 
 
-def _lossy(name: str, mix: Mixing, arrived: Any, lost: str | None) -> Lossy:
-    if hasattr(mix, "only") or mix.local_rows != mix.n:
+def _both_ways(mix: Any) -> str | None:
+    """What a mixing does where links fail on both sides; an exchange has no weights to lose."""
+    return None if isinstance(mix, Exchange) else "keep"
+
+
+def _lossy_exchange(exchange: Exchange, arrived: Any) -> Exchange:
+    return replace(exchange, faults=arrived if exchange.faults is None else _Both(exchange.faults, arrived))
+
+
+def _lossy(name: str, mix: Any, arrived: Any, lost: str | None) -> Any:
+    if hasattr(mix, "only") or hasattr(mix, "plan") or mix.local_rows != mix.n:
         raise ValueError(
             f"{name}: mix is placed on devices already, where messages cannot be told apart any more. Place "
             f"the faulty mixing instead: adozoo.placement.place(adozoo.channel.{name}(mix, ...), mesh)."
         )
+    if isinstance(mix, Exchange):
+        if lost is not None:
+            raise ValueError(
+                f"{name}: lost={lost!r} says what a lost message does to a mixing's weights; over an exchange the method "
+                "itself decides. Leave `lost` out."
+            )
+        return _lossy_exchange(mix, arrived)
     if lost is None:
         lost = "return" if mix.stochastic == "column" else "renormalize"
     check_choice(name, "lost", lost, LOST)

@@ -1,6 +1,6 @@
 """Named graph families, as networkx graphs on the nodes 0..n-1.
 
-Every function returns a simple `networkx.Graph` without self-loops (`exponential` and `directed_ring`: a `DiGraph`,
+Every family returns a simple `networkx.Graph` without self-loops (`exponential` and `directed_ring`: a `DiGraph`,
 whose edge j -> i means that j sends to i). `graph.graph["name"]` holds the call in the notation of `parse`, such as
 "torus:4x8". Sizes are Python integers; a bad one raises a ValueError that says what would do. Building takes time and
 memory linear in the number of edges. The weights of the links are the business of `adozoo.weights`.
@@ -17,6 +17,13 @@ import numpy as np
 
 from adozoo._graph_parts import build, canonical, check_size
 from adozoo._random_graphs import erdos_renyi, expander, random_geometric, random_regular
+from adozoo._tree_graphs import (
+    balanced_binary_tree,
+    binary_tree,
+    bounded_degree_tree,
+    heap_binary_tree,
+    reversed_heap_binary_tree,
+)
 
 
 def path(n: int) -> nx.Graph:
@@ -158,61 +165,6 @@ def hypercube(n: int) -> nx.Graph:
     return build(f"hypercube:{n}", n, tails, heads)
 
 
-def binary_tree(n: int) -> nx.Graph:
-    """Binary tree, filled breadth first from the root 0: i ~ (i - 1) // 2, for any n. Degrees at most 3.
-
-    `balanced_binary_tree` is the case n = 2**(height + 1) - 1; `heap_binary_tree` has an extra leaf above the root.
-
-    Example:
-      >>> list(adozoo.graphs.binary_tree(5).edges)
-      [(0, 1), (0, 2), (1, 3), (1, 4)]
-    """
-    check_size("binary_tree", "n", n, 1)
-    child = np.arange(1, n)
-    return build(f"binary_tree:{n}", n, (child - 1) // 2, child)
-
-
-def balanced_binary_tree(height: int) -> nx.Graph:
-    """Binary tree with all leaves at depth `height` below the root 0. n = 2**(height + 1) - 1, degrees at most 3.
-
-    Example:
-      >>> adozoo.graphs.balanced_binary_tree(3).number_of_nodes()
-      15
-    """
-    check_size("balanced_binary_tree", "height", height, 0)
-    graph = binary_tree(2 ** (height + 1) - 1)
-    graph.graph["name"] = f"balanced_binary_tree:{height}"
-    return graph
-
-
-def heap_binary_tree(n: int) -> nx.Graph:
-    """The papers' binary tree: the nodes 1..n-1 are a heap, i ~ i // 2, and node 0 is a leaf above the root 1.
-
-    Degrees at most 3. This is the tree of the code of RelaySGD and of "Beyond spectral gap".
-
-    Example:
-      >>> list(adozoo.graphs.heap_binary_tree(5).edges)
-      [(0, 1), (1, 2), (1, 3), (2, 4)]
-    """
-    check_size("heap_binary_tree", "n", n, 1)
-    child = np.arange(1, n)
-    return build(f"heap_binary_tree:{n}", n, child // 2, child)
-
-
-def bounded_degree_tree(n: int, degree: int) -> nx.Graph:
-    """Tree in which all inner nodes have `degree` neighbours, grown breadth first from 0 and cut off at n nodes.
-
-    Example:
-      >>> list(adozoo.graphs.bounded_degree_tree(6, 3).edges)
-      [(0, 1), (0, 2), (0, 3), (1, 4), (1, 5)]
-    """
-    check_size("bounded_degree_tree", "n", n, 1)
-    check_size("bounded_degree_tree", "degree", degree, 1 if n <= 2 else 2, "Degree 2 gives a path, 3 a binary tree.")
-    child = np.arange(1, n)
-    parent = np.maximum(0, (child - 2) // max(degree - 1, 1))
-    return build(f"bounded_degree_tree:{n},{degree}", n, parent, child)
-
-
 def two_cliques(n: int) -> nx.Graph:
     """Two complete graphs of n / 2 nodes, joined by the one edge 0 ~ n / 2. Degrees n / 2 - 1, at the bridge n / 2.
 
@@ -317,11 +269,65 @@ def social_network() -> nx.Graph:
     return graph
 
 
+def double_binary_trees(n: int) -> tuple[nx.Graph, nx.Graph]:
+    """`heap_binary_tree(n)` and `reversed_heap_binary_tree(n)`: an inner node of one is a leaf of the other.
+
+    An odd n has one exception, (n - 1) / 2. With half of a message on each tree, no node sends more than two messages
+    a step: the inner nodes 1..(n - 1) // 2 of the first tree are leaves of the second, and their degrees add up to 4
+    at most.
+
+    Example:
+      >>> first, second = adozoo.graphs.double_binary_trees(8)
+      >>> [first.degree[i] + second.degree[i] for i in range(8)]
+      [2, 4, 4, 4, 4, 4, 4, 2]
+
+    Reference: Sanders, Speck and Träff, Two-tree algorithms for full bandwidth broadcast, reduction and scan, 2009.
+    """
+    return heap_binary_tree(n), reversed_heap_binary_tree(n)
+
+
+def spanning_tree(graph: nx.Graph, root: int = 0) -> nx.Graph:
+    """The spanning tree of shortest paths from a root, of several the one that is first in lexicographic order.
+
+    Those paths form a tree: what precedes the last node of such a path is the path to the node before it.
+
+    Args:
+      graph: a connected graph on 0..n-1, undirected.
+      root: the node whose distances are kept.
+
+    Returns:
+      A tree on the same nodes, whose depth is the eccentricity of the root. The attribute `name` of the graph is
+      "spanning_tree(<name>, <root>)".
+
+    Raises:
+      ValueError: for a directed or disconnected graph, or a root that is not in it.
+
+    Example:
+      >>> adozoo.graphs.spanning_tree(adozoo.graphs.ring(5), root=2).edges
+      EdgeView([(0, 1), (0, 4), (1, 2), (2, 3)])
+    """
+    graph = canonical(graph)
+    n = len(graph)
+    if graph.is_directed():
+        raise ValueError("spanning_tree: graph must be undirected, got a DiGraph. Pass graph.to_undirected().")
+    if root not in graph:
+        raise ValueError(f"spanning_tree: root must be one of the nodes 0..{n - 1}, got {root!r}.")
+    # Breadth first with sorted neighbours meets the nodes of a level in the order of their paths.
+    edges = list(nx.bfs_edges(graph, root, sort_neighbors=sorted))
+    if len(edges) < n - 1:
+        raise ValueError(
+            f"spanning_tree: graph must be connected, but {n - 1 - len(edges)} of its {n} nodes cannot be reached from "
+            f"{root}. Take a component: graph.subgraph(networkx.node_connected_component(graph, {root}))."
+        )
+    name = f"spanning_tree({graph.graph['name']}, {root})"
+    return build(name, n, [u for u, _ in edges], [v for _, v in edges])
+
+
 FAMILIES: dict[str, Callable[..., nx.Graph]] = {
     family.__name__: family
     for family in (
         *(path, ring, star, complete, disconnected, grid, torus, helical_torus, hypercube),
-        *(binary_tree, balanced_binary_tree, heap_binary_tree, bounded_degree_tree),
+        *(binary_tree, balanced_binary_tree, heap_binary_tree, reversed_heap_binary_tree, bounded_degree_tree),
         *(two_cliques, barbell, complete_bipartite, paley, directed_ring, exponential, social_network),
         *(erdos_renyi, random_geometric, random_regular, expander),
     )

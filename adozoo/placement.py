@@ -21,6 +21,7 @@ dense                              p - 1 blocks, passed round one by one: nobody
 exact mean                         one all-reduce of one row
 schedule (`cycle`)                 what the member of that step costs
 drawn weights, faults              what the base graph costs: messages are masked where they arrive
+exchange (relay, power gossip)     each message once, in as many collective-permutes as the busiest device has neighbours
 =================================  =====================================================================================
 
 Leaves of 16 bits travel in 16 bits and are summed in 32 (the all-reduce sums on its way, hence travels in 32). Weights
@@ -49,6 +50,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
+from adozoo._exchange import Exchange, OnLinks
+from adozoo._exchange_spread import PlacedExchange, local_exchange, placed_exchange
 from adozoo._mixings import register
 from adozoo._spread import Local, Spread, spread
 from adozoo.channel import DelayedState
@@ -90,12 +93,14 @@ def specs(tree: PyTree, n: int, axis: str = "nodes") -> PyTree:
         return PartitionSpec(axis) if jnp.ndim(leaf) and jnp.shape(leaf)[0] == n else PartitionSpec()
 
     def part(node: Any) -> Any:
+        if isinstance(node, OnLinks):  # as many rows on every device
+            return jax.tree.map(lambda leaf: PartitionSpec(axis), node)
         if not isinstance(node, DelayedState):
             return spec(node)
         history = jax.tree.map(lambda leaf: PartitionSpec(None, axis), node.sent)  # [delays + 1, n, ...]
         return DelayedState(specs(node.inner, n, axis), history)
 
-    return jax.tree.map(part, tree, is_leaf=lambda node: isinstance(node, DelayedState))
+    return jax.tree.map(part, tree, is_leaf=lambda node: isinstance(node, DelayedState | OnLinks))
 
 
 def shard(tree: PyTree, mesh: Mesh, n: int | None = None, axis: str | None = None) -> PyTree:
@@ -187,14 +192,14 @@ def join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.reshape(x, (-1, *jnp.shape(x)[2:])), tree)
 
 
-def local(mix: Mixing, axis_name: str, size: int) -> Mixing:
-    """The same mixing for use inside `jax.shard_map` or `jax.pmap`, where leaves are blocks of n / size rows.
+def local(mix: Any, axis_name: str, size: int) -> Any:
+    """The same mixing or exchange for use inside `jax.shard_map` or `jax.pmap`, where leaves are blocks of n / size rows.
 
     Device k of the axis holds nodes k n / size, ..., (k + 1) n / size - 1. The result answers `n`, `matrix` and so on
     for the whole network; only what it is called with is local.
 
     Args:
-      mix: any mixing, schedule or fault model.
+      mix: any mixing, schedule or fault model, or an exchange.
       axis_name: the mapped axis.
       size: how many devices that axis has; n must divide by it.
 
@@ -213,6 +218,8 @@ def local(mix: Mixing, axis_name: str, size: int) -> Mixing:
       Array([1., 1.], dtype=float64)
     """
     _check_divides("local", mix.n, size, axis_name)
+    if isinstance(mix, Exchange):
+        return local_exchange(mix, axis_name, size)
     return spread(mix, axis_name, size)
 
 
@@ -232,6 +239,14 @@ class Placed(Spread):
     @property
     def own_nodes(self) -> Int[Array, " n"]:
         return jnp.arange(self.n)
+
+    def exchange(self) -> PlacedExchange:
+        if not isinstance(self.base, Local):
+            raise ValueError(
+                f"exchange: messages on links need a fixed graph, got a placed {type(self.base).__name__}. Place one "
+                "fixed mixing, perhaps with faults around it (adozoo.channel)."
+            )
+        return placed_exchange(self.base.base.exchange(), self.mesh, self.axis)
 
     def only(self, links: np.ndarray) -> "Placed":
         """This mixing over some links alone, given as booleans [n, n]; the weights of all others count as zero."""
@@ -266,13 +281,13 @@ def _over_mesh(base: Mixing, tree: PyTree, step: Array, mesh: Any, axis: str, me
     return run(base, tree, step)
 
 
-def place(mix: Mixing, mesh: Mesh | AbstractMesh, axis: str | None = None) -> Placed:
-    """The same mixing for leaves sharded over a mesh: halo exchange by collective-permutes, and the sharding stays.
+def place(mix: Any, mesh: Mesh | AbstractMesh, axis: str | None = None) -> Any:
+    """The same mixing or exchange for leaves sharded over a mesh: halo exchange by collective-permutes, and the sharding stays.
 
     Works under jit, vmap (over step sizes, say), scan, grad, and over several processes.
 
     Args:
-      mix: any mixing, schedule or fault model.
+      mix: any mixing, schedule or fault model, or an exchange.
       mesh: the mesh; abstract to lower for devices that are not there.
       axis: the mesh axis of the nodes, if the mesh has others as well (those are left to the compiler).
 
@@ -290,6 +305,8 @@ def place(mix: Mixing, mesh: Mesh | AbstractMesh, axis: str | None = None) -> Pl
     """
     axis = _node_axis("place", mesh, axis)
     _check_divides("place", mix.n, mesh.shape[axis], axis)
+    if isinstance(mix, Exchange):
+        return placed_exchange(mix, mesh, axis)
     return Placed(local(mix, axis, mesh.shape[axis]), mesh, axis)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optax
+from jaxtyping import PyTree
 
 from adozoo.mixing import Mixing
 
@@ -28,7 +29,7 @@ class Entry:
       title: the method's name in full.
       paper: who proposed it, where.
       mixings: which mixings its theory admits, out of "symmetric", "doubly" (doubly stochastic, perhaps directed),
-        "column" (column stochastic), "varying" (time-varying), "complete" (exact averaging only).
+        "column" (column stochastic), "varying" (time-varying), "complete" (exact averaging only), "tree" (trees only).
       hyperparameters: values for everything beyond (learning_rate, mix), with which the method can be tried.
       search: values worth trying for hyper-parameters that have to be tuned beside the learning rate.
       linear: whether update is an affine map of (params, grads, state), so that theory can read it off.
@@ -40,6 +41,10 @@ class Entry:
       rounds: how many of these messages must wait for another one of the same step (sequential rounds).
       smallest_eigenvalue: the bound that the smallest eigenvalue of W must exceed, where there is one.
       equal_start: whether all nodes must start at the same params.
+      bits: one node's params -> bits over each directed link in a step, where that is not `vectors` times their size.
+      fixed_graph: whether the factory must know the graph's links, so that a traced matrix will not do.
+      matrices: whether tensors are treated by their shapes, as matrices: vectors are then sent as they are.
+      unbounded: those of the real hyper-parameters that may exceed 1.
     """
 
     name: str
@@ -58,6 +63,10 @@ class Entry:
     rounds: int = 1
     smallest_eigenvalue: float = -1.0
     equal_start: bool = False
+    bits: Callable[[PyTree], float] | None = None
+    fixed_graph: bool = False
+    matrices: bool = False
+    unbounded: frozenset[str] = frozenset()
 
     def build(self, learning_rate: Any, mix: Mixing, **overrides: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation, with this entry's hyper-parameters unless overridden."""
@@ -65,6 +74,11 @@ class Entry:
 
     def admits(self, mix: Mixing) -> bool:
         """Whether the method's theory covers this mixing."""
+        if "tree" in self.mixings:
+            try:
+                return mix.exchange().is_tree
+            except ValueError:  # it varies, or is directed
+                return False
         if mix.is_mean:
             return True
         if "complete" in self.mixings:
