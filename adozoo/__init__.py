@@ -9,7 +9,7 @@ leading axis of n nodes:
 See `adozoo.zoo.entries()` for all named methods and `adozoo.simulate` for running them.
 """
 
-from adozoo import channel, graphs, nodes, placement, problems, schedules, weights, zoo
+from adozoo import channel, compression, graphs, nodes, placement, problems, schedules, weights, zoo
 from adozoo.averaging.all_reduce_sgd import all_reduce_sgd
 from adozoo.exchange import Exchange, exchange
 from adozoo.gossip.dsgd import dsgd
@@ -18,6 +18,7 @@ from adozoo.gossip.extra import extra
 from adozoo.gossip.gradient_tracking import gradient_tracking
 from adozoo.gossip.local_dsgd import local_dsgd
 from adozoo.gossip.nids import nids
+from adozoo.gossip.power_gossip import power_gossip, power_gossip_average
 from adozoo.gossip.quasi_global_momentum import quasi_global_momentum
 from adozoo.gossip.relay_sgd import relay_mix, relay_sgd, relay_sgd_grad
 from adozoo.gossip.stochastic_gradient_push import stochastic_gradient_push

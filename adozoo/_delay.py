@@ -92,6 +92,12 @@ class _LateExchange(Exchange):
     def collect(self, tree: PyTree) -> PyTree:
         return self.base.collect(tree)
 
+    def to_slots(self, tree: PyTree) -> PyTree:
+        return self.base.to_slots(tree)
+
+    def from_slots(self, tree: PyTree) -> PyTree:
+        return self.base.from_slots(tree)
+
     def swap(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         past = self.memory.remember(tree, message)
         late = self.here(self.memory.delays[np.asarray(self.other), np.asarray(self.own)])

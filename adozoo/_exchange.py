@@ -105,6 +105,16 @@ class Exchange:
         even = len(self.own) == np.asarray(self.slots).size
         return jax.tree.map(lambda x: collect_leaf(x, self.own, self.slots, self.n, even), tree)
 
+    def to_slots(self, tree: PyTree) -> PyTree:
+        """Rows by node: leaves [rows, ...] -> [n, k, ...], k the largest number of links; zeros where there are fewer."""
+        self.check(tree)
+        even = len(self.own) == np.asarray(self.slots).size
+        return jax.tree.map(lambda x: slots_leaf(x, self.slots, self.n, even), tree)
+
+    def from_slots(self, tree: PyTree) -> PyTree:
+        """Undo `to_slots`: leaves [n, k, ...] -> [rows, ...]."""
+        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[self._places], tree)
+
     def swap(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         """What the other sides have put on their rows: leaves [rows, ...]; zeros where a message got lost.
 
@@ -164,6 +174,11 @@ class Exchange:
         return self
 
     @property
+    def bounded(self) -> bool:
+        """Whether laying rows out by node, [n, k, ...], wastes little: no node has far more links than the average."""
+        return np.asarray(self.slots).size <= 4 * len(self.own)
+
+    @property
     def is_tree(self) -> bool:
         """Whether the graph is a tree."""
         return self.links() == 2 * (self.n - 1) and connected_components(self.adjacency(), False)[0] == 1
@@ -193,10 +208,17 @@ def collect_leaf(x: Array, own: Any, slots: Any, n: int, even: bool) -> Array:
         return jnp.sum(wide.reshape((n, width, *x.shape[1:])), axis=1).astype(x.dtype)
     if not width:
         return jnp.zeros((n, *x.shape[1:]), x.dtype)
-    if n * width <= 4 * rows:
+    if n * width <= 4 * rows:  # a gather; a segment sum takes twice as long
         terms = [jnp.take(wide, slots[:, k], axis=0, mode="fill", fill_value=0) for k in range(width)]
         return sum(terms[1:], terms[0]).astype(x.dtype)
     return jax.ops.segment_sum(wide, own, n, indices_are_sorted=True).astype(x.dtype)
+
+
+def slots_leaf(x: Array, slots: Any, n: int, even: bool) -> Array:
+    """Rows laid out by node, [n, k, ...]."""
+    if even:
+        return x.reshape((n, -1, *x.shape[1:]))
+    return jnp.take(x, slots, axis=0, mode="fill", fill_value=0)
 
 
 def build(matrix: sp.csr_array, name: str = "exchange") -> Exchange:

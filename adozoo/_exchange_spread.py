@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from adozoo._exchange import Exchange, collect_leaf, register
+from adozoo._exchange import Exchange, collect_leaf, register, slots_leaf
 from adozoo._halo import Halo, check_axis, halo, own_rows, varying
 
 DATA = ["own", "other", "back", "slots", "weights", "own_weights", "faults"]
@@ -56,6 +56,16 @@ class LocalExchange(Exchange):
         return jax.tree.map(
             lambda x: collect_leaf(varying(x, self.axis), own, slots, self.local_rows, self._even), tree
         )
+
+    def to_slots(self, tree: PyTree) -> PyTree:
+        self._check_place(tree, self.rows)
+        slots = self.here(self._local_slots)
+        return jax.tree.map(lambda x: slots_leaf(varying(x, self.axis), slots, self.local_rows, self._even), tree)
+
+    def from_slots(self, tree: PyTree) -> PyTree:
+        self._check_place(tree, self.local_rows)
+        places = self.here(self._places % (self.local_rows * np.shape(self.slots)[1]))
+        return jax.tree.map(lambda x: varying(x, self.axis).reshape((-1, *x.shape[2:]))[places], tree)
 
     def swap(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         self._check_place(tree, self.rows)
@@ -150,6 +160,12 @@ class PlacedExchange(Exchange):
 
     def collect(self, tree: PyTree) -> PyTree:
         return self._run("collect", tree)
+
+    def to_slots(self, tree: PyTree) -> PyTree:
+        return self._run("to_slots", tree)
+
+    def from_slots(self, tree: PyTree) -> PyTree:
+        return self._run("from_slots", tree)
 
     def swap(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
         self.check(tree)

@@ -304,7 +304,7 @@ def spanning_tree(graph: nx.Graph, root: int = 0) -> nx.Graph:
 
     Example:
       >>> adozoo.graphs.spanning_tree(adozoo.graphs.ring(5), root=2).edges
-      EdgeView([(0, 1), (0, 4), (1, 2), (2, 3)])
+      EdgeView([(0, 1), (1, 2), (2, 3), (3, 4)])
     """
     graph = canonical(graph)
     n = len(graph)

@@ -5,7 +5,8 @@ noise (`stationary_error`) and its mean-square rate under random mixings (`mean_
 (`worst_case_rate`, `tune`), what is proved of it (`bounds`), and all of that beside a measured run (`compare`). Graphs
 in symbols (`graph_symbols`, `chi`), spectra and effective neighbours of a mixing (`spectral_gap`,
 `effective_neighbors`), the toy problem whose rate is known exactly (`isotropic_rate`), theorem 6 of Beyond Spectral Gap
-(`theorem6`), and the fit of a measured rate with its uncertainty (`fit_rate`). From a shell: `python -m theory --help`.
+(`theorem6`), RelaySGD's delays, constants and exact rate (`relay_constants`, `relay_rate`), and the fit of a measured
+rate with its uncertainty (`fit_rate`). From a shell: `python -m theory --help`.
 """
 
 from theory import (
@@ -31,6 +32,8 @@ from theory import (
     optimal_weights,
     outcomes,
     rational,
+    relay,
+    relay_rates,
     resistance,
     second_moment,
     spectra,
@@ -79,6 +82,18 @@ from theory.neighbors import (
 )
 from theory.optimal_weights import WeightModuli, symbolic_weight_moduli, weight_moduli
 from theory.outcomes import Outcomes, enumerate_outcomes
+from theory.relay import (
+    RelayConstants,
+    delay_matrix,
+    impulse_response,
+    learning_rate_correction,
+    mean_delay,
+    mean_delay_formula,
+    relay_constants,
+    relay_matrix,
+    relay_perron,
+)
+from theory.relay_rates import relay_grad_bias, relay_rate, relay_small_step_rate
 from theory.resistance import (
     Chi,
     algebraic_connectivity,

@@ -6,22 +6,23 @@ Messages travel one link a step. The first link costs no step unless communicati
 
     \tau_ij = max(d_ij - 1, 0),    with overlap \tau_ij = d_ij    (d_ij the distance in the tree).
 
-On the stack Y^t = (x^t, z^{t-1}, ..., z^{t-\tau}), \tau = max \tau_ij, a step is Y <- W~ (Y - \gamma G), with gradients G
-in the first block alone and W~ the row-stochastic matrix of the average and of the shift. Its left Perron vector \pi has
-\sum_i \tau_ij / n as the mass that waits of node j's model, and 1 in its first block, over n (1 + \bar\tau) in all, with
-\bar\tau = (1/n^2) \sum_ij \tau_ij: in the end a gradient moves the consensus by 1 / (1 + \bar\tau) of what it does in
-an average without delays, and learning rates have to be larger by that factor.
+On the stack Y^t = (x^t, z^{t-1}, ..., z^{t-\tau}), \tau = max \tau_ij, a step is Y <- W~ (Y - \gamma G), with the
+gradients G in the first block alone and W~ the row-stochastic matrix of the average and of the shift. W~^t tends to
+1 \pi', and \pi has 1 / (1 + \bar\tau) of its mass in the first block, \bar\tau = (1/n^2) \sum_ij \tau_ij; the rest is
+with the models under way. In the end a gradient moves the consensus by 1 / (1 + \bar\tau) of what it would with an
+exact average, and learning rates have to be larger by that factor.
 
 References:
   Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, "RelaySum for decentralized deep learning on heterogeneous
-  data", NeurIPS 2021. The Perron vector and the factor 1 + \bar\tau are derived here, the recorded numbers theirs.
+  data", NeurIPS 2021. The Perron vector and the factor 1 + \bar\tau in closed form are derived here.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg
 import sympy
 from jaxtyping import Float, Int
 from scipy.sparse.csgraph import shortest_path
@@ -29,7 +30,9 @@ from scipy.sparse.csgraph import shortest_path
 from adozoo.graphs import canonical
 from theory import spectra
 from theory.graph_symbols import graph_symbols, n
-from theory.subspaces import spectral_radius
+from theory.subspaces import DENSE_LIMIT, spectral_radius
+
+Sparse: TypeAlias = Any  # scipy.sparse.csr_array, whose stubs do not know its shape
 
 SETTLED = 1e-14
 """An impulse has reached its limit when all that is still under way agrees to this, relatively."""
@@ -66,7 +69,7 @@ def delay_matrix(tree: nx.Graph, overlap: bool = False) -> Int[np.ndarray, "n n"
     return distances if overlap else np.maximum(distances - 1, 0)
 
 
-def relay_matrix(tree: nx.Graph, overlap: bool = True) -> sp.csr_array:
+def relay_matrix(tree: nx.Graph, overlap: bool = True) -> Sparse:
     r"""W~, the matrix of RelaySum's step on the stack of the last \tau + 1 models, newest first.
 
         W~[(0, i), (\tau_ij, j)] = 1/n,    W~[(k + 1, i), (k, i)] = 1.
@@ -126,8 +129,9 @@ def mean_delay(tree: nx.Graph, overlap: bool = False) -> float:
       overlap: as for `delay_matrix`.
 
     Example:
-      >>> theory.mean_delay(adozoo.graphs.path(4)), theory.mean_delay(
-      ...     adozoo.graphs.path(4), overlap=True
+      >>> (
+      ...     theory.mean_delay(adozoo.graphs.path(4)),
+      ...     theory.mean_delay(adozoo.graphs.path(4), overlap=True),
       ... )
       (0.5, 1.25)
     """
@@ -153,7 +157,7 @@ def mean_delay_formula(family: str, overlap: bool = False) -> sympy.Expr:
 
     Example:
       >>> theory.mean_delay_formula("path", overlap=True)
-      (n**2 - 1)/(3*n)
+      (n - 1)*(n + 1)/(3*n)
       >>> theory.mean_delay_formula("star")
       (n - 2)*(n - 1)/n**2
     """
@@ -162,7 +166,7 @@ def mean_delay_formula(family: str, overlap: bool = False) -> sympy.Expr:
     if name == "heap_binary_tree":
         pairs = n * (n + 2) * (sympy.log(n, 2) - 1) - 2 * n**2 + 4 * n + 1
     else:
-        pairs = graph_symbols(name).kirchhoff_index
+        pairs = sympy.sympify(graph_symbols(name).kirchhoff_index)
     mean = 2 * pairs / n**2 - (0 if overlap else 1 - 1 / n)
     return sympy.factor(mean) if mean.is_rational_function(n) else mean
 
@@ -231,9 +235,7 @@ class RelayConstants(NamedTuple):
     rho: float
 
 
-def relay_constants(
-    tree: nx.Graph, overlap: bool = True, largest: int = 99, filtered: bool = True
-) -> RelayConstants:
+def relay_constants(tree: nx.Graph, overlap: bool = True, largest: int = 99, filtered: bool = True) -> RelayConstants:
     r"""(\tau, |\lambda_2|, m, p, \rho) with the m that makes \rho = m / p least.
 
     Args:
@@ -287,5 +289,10 @@ def relay_constants(
     return RelayConstants(tau, lambda_2, m, p, rho)
 
 
-def _norm(matrix: Any) -> float:
-    return float(np.linalg.norm(matrix, 2))
+def _norm(matrix: Float[np.ndarray, "N N"]) -> float:
+    """The spectral norm; of large matrices by Lanczos' method, which needs the largest singular value alone."""
+    if len(matrix) <= DENSE_LIMIT:
+        return float(np.linalg.norm(matrix, 2))
+    start = np.random.default_rng(0).normal(size=len(matrix))
+    found = scipy.sparse.linalg.svds(matrix, k=1, v0=start, tol=1e-13, return_singular_vectors=False)
+    return float(np.ravel(found)[0])

@@ -1,8 +1,8 @@
 r"""What a compressor is, and how compressors of single tensors become compressors of pytrees.
 
 A compressor C maps one node's pytree to a payload that takes few bits, and back. Two numbers judge it, for tensors of
-given shapes: its worst expected loss, sup_v E|C(v) - v|^2 / |v|^2, and its bits. A compressor with a loss of at most 1 -
-omega < 1 is a contraction of quality omega; an unbiased one, E C(v) = v, may lose more than all of |v|^2.
+given shapes: its worst expected loss, sup_v E|C(v) - v|^2 / |v|^2, and its bits. A compressor with a loss of at most
+1 - omega < 1 is a contraction of quality omega; an unbiased one, E C(v) = v, may lose more than all of |v|^2.
 """
 
 from collections.abc import Callable, Mapping
@@ -85,15 +85,17 @@ def or_whole(compressor: Compressor, whole: Callable[[PyTree], bool]) -> Compres
     """A compressor, except for what goes uncompressed: where `whole`, a function of shapes, says so."""
     plain = identity()
 
-    def of(name: str) -> Callable[..., Any] | None:
-        if getattr(compressor, name) is None:
-            return None
-        if name == "decompress":
-            return lambda sent, like: (plain if whole(like) else compressor).decompress(sent, like)
-        return lambda tree, *rest: getattr(plain if whole(tree) else compressor, name)(tree, *rest)
+    def of(like: PyTree) -> Any:
+        return plain if whole(like) else compressor
 
-    functions = ("init", "compress", "decompress", "bits", "loss", "second_moment")
-    return compressor._replace(**{name: of(name) for name in functions})
+    return compressor._replace(
+        init=lambda tree, key: of(tree).init(tree, key),
+        compress=lambda tree, state: of(tree).compress(tree, state),
+        decompress=lambda payload, like: of(like).decompress(payload, like),
+        bits=lambda like: of(like).bits(like),
+        loss=compressor.loss and (lambda like: of(like).loss(like)),
+        second_moment=compressor.second_moment and (lambda tree: of(tree).second_moment(tree)),
+    )
 
 
 def leafwise(tensor: Compressor) -> Compressor:
@@ -104,9 +106,7 @@ def leafwise(tensor: Compressor) -> Compressor:
     return by_label({"every": tensor}, lambda tree: jax.tree.map(lambda leaf: "every", tree))
 
 
-def by_label(
-    tensors: Mapping[str, Compressor], labels: PyTree | Callable[[PyTree], PyTree]
-) -> Compressor:
+def by_label(tensors: Mapping[str, Compressor], labels: PyTree | Callable[[PyTree], PyTree]) -> Compressor:
     """One compressor a tensor, chosen by a label, as `optax.multi_transform` chooses transformations.
 
     If one of them draws the same random numbers at all nodes, then so do all.
@@ -120,12 +120,17 @@ def by_label(
 
     Example:
       >>> kernels = adozoo.compression.by_label(
-      ...     {"kernel": adozoo.compression.top_k(0.1), "rest": adozoo.compression.identity()},
+      ...     {
+      ...         "kernel": adozoo.compression.top_k(0.1),
+      ...         "rest": adozoo.compression.identity(),
+      ...     },
       ...     lambda tree: jax.tree.map(
       ...         lambda x: "kernel" if x.ndim >= 2 else "rest", tree
       ...     ),
       ... )
-      >>> kernels.bits({"b": jnp.zeros(5, jnp.float32), "w": jnp.zeros((5, 4), jnp.float32)})
+      >>> kernels.bits(
+      ...     {"b": jnp.zeros(5, jnp.float32), "w": jnp.zeros((5, 4), jnp.float32)}
+      ... )
       288.0
     """
 
@@ -161,10 +166,8 @@ def by_label(
         return float(sum(tensor.bits(leaf) for tensor, leaf in zip(assigned(like), leaves, strict=True)))
 
     def loss(like: PyTree) -> float:
-        return max(
-            (tensor.loss(leaf) for tensor, leaf in zip(assigned(like), jax.tree.leaves(like), strict=True) if tensor.loss),
-            default=0.0,
-        )
+        pairs = zip(assigned(like), jax.tree.leaves(like), strict=True)
+        return max((tensor.loss(leaf) for tensor, leaf in pairs if tensor.loss), default=0.0)
 
     def second_moment(tree: PyTree) -> Array:
         pairs = zip(assigned(tree), jax.tree.leaves(tree), strict=True)

@@ -55,7 +55,7 @@ def low_rank(rank: int = 1, warm_start: bool = True, iterations: int = 1, axis: 
         matrix, start = view.matrix(x), state
         if not warm_start:
             state, key = jax.random.split(state)
-            start = view.gaussian(x, key)
+            start = view.gaussian(x, key, view.sizes(x)[1])
         p, q = start, start
         for _ in range(iterations):
             p = _directions(matrix @ q)
@@ -68,7 +68,7 @@ def low_rank(rank: int = 1, warm_start: bool = True, iterations: int = 1, axis: 
 
     return view.leafwise(
         Compressor(
-            init=lambda x, key: view.gaussian(x, key) if warm_start else key,
+            init=lambda x, key: view.gaussian(x, key, view.sizes(x)[1]) if warm_start else key,
             compress=compress,
             decompress=view.product,
             bits=lambda like: view.bits(like, sum(view.sizes(like)[:2])),
@@ -153,7 +153,8 @@ def unbiased_low_rank(rank: int = 1, axis: int = 0) -> Compressor:
     view = _View.checked("unbiased_low_rank", rank, axis)
 
     def directions(key: Array, like: Any) -> Array:
-        return view.gaussian(like, key) * view.sizes(like)[2] ** -0.5
+        _, columns, r = view.sizes(like)
+        return view.gaussian(like, key, columns) * r**-0.5
 
     def compress(x: Array, key: Array) -> tuple[PyTree, Array]:
         key, drawn = jax.random.split(key)
@@ -224,10 +225,86 @@ def half_low_rank(rank: int = 1, axis: int = 0) -> Compressor:
 
     def init(x: Any, key: Array) -> HalfStep:
         left, right = jax.random.split(key)
-        other = view._replace(axis=None)
-        return HalfStep(jnp.array(True), other.gaussian(x, left), view.gaussian(x, right))
+        rows, columns, _ = view.sizes(x)
+        return HalfStep(jnp.array(True), view.gaussian(x, left, rows), view.gaussian(x, right, columns))
 
     def compress(x: Array, state: HalfStep) -> tuple[PyTree, HalfStep]:
-        return (), state
+        matrix = view.matrix(x)
 
-    return view.leafwise(Compressor(init, compress, view.product, lambda like: 0.0))
+        def along_q() -> tuple[PyTree, HalfStep]:
+            known = _directions(state.q)
+            p = matrix @ known
+            return (p, known), HalfStep(jnp.array(False), _alive(p, state.p), state.q)
+
+        def along_p() -> tuple[PyTree, HalfStep]:
+            known = _directions(state.p)
+            q = matrix.T @ known
+            return (known, q), HalfStep(jnp.array(True), state.p, _alive(q, state.q))
+
+        (p, q), state = jax.lax.cond(state.along_q, along_q, along_p)
+        return (p.astype(x.dtype), q.astype(x.dtype)), state
+
+    return view.leafwise(
+        Compressor(
+            init=init,
+            compress=compress,
+            decompress=view.product,
+            bits=lambda like: view.bits(like, sum(view.sizes(like)[:2])) / 2,
+            loss=lambda like: 1.0,
+            shared=True,
+        )
+    )
+
+
+class _View(NamedTuple):
+    """Tensors as matrices of at most so many rows, columns and ranks."""
+
+    rank: int
+    axis: int
+
+    @classmethod
+    def checked(cls, factory: str, rank: int, axis: int) -> "_View":
+        check_count(factory, "rank", rank)
+        if axis not in (0, -1):
+            raise ValueError(f"{factory}: axis must be 0 or -1 (the axis that counts the rows), got {axis!r}.")
+        return cls(rank, axis)
+
+    def sizes(self, like: Any) -> tuple[int, int, int]:
+        """The rows, the columns and the rank."""
+        rows, columns = matrix_shape(like, self.axis)
+        return rows, columns, min(self.rank, rows, columns)
+
+    def matrix(self, x: Array) -> Float[Array, "a b"]:
+        return wide(as_matrix(x, self.axis))
+
+    def product(self, payload: PyTree, like: Any) -> Array:
+        """The tensor of P Q'."""
+        p, q = payload
+        return as_tensor(wide(p) @ wide(q).T, like, self.axis)
+
+    def gaussian(self, like: Any, key: Array, length: int) -> Float[Array, "length r"]:
+        dtype = jnp.promote_types(like.dtype, jnp.float32)
+        return jax.random.normal(key, (length, self.sizes(like)[2]), dtype)
+
+    def bits(self, like: Any, length: int) -> float:
+        """The bits of r vectors of this length."""
+        return float(scalar_bits(like) * self.sizes(like)[2] * length)
+
+    def best_loss(self, like: Any) -> float:
+        rows, columns, r = self.sizes(like)
+        return 1 - r / min(rows, columns)
+
+    def leafwise(self, tensor: Compressor) -> Compressor:
+        """The compressor of pytrees; vectors, scalars and what is empty go whole."""
+        return leafwise(or_whole(tensor, lambda like: len(like.shape) < 2 or like.size == 0))
+
+
+def _directions(factor: Float[Array, "n r"]) -> Float[Array, "n r"]:
+    """orth(factor) at any scale: what `orthogonalize` takes for zero is so beside the largest entry."""
+    largest = jnp.max(jnp.abs(factor))
+    return orthogonalize(factor / jnp.where(largest > 0, largest, 1))
+
+
+def _alive(factor: Float[Array, "n r"], before: Float[Array, "n r"]) -> Float[Array, "n r"]:
+    """The factor to start from next; a column of zeros would stay so for ever, and gives way to the one before."""
+    return jnp.where(jnp.any(factor != 0, axis=0, keepdims=True), factor, before)

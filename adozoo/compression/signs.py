@@ -1,4 +1,4 @@
-r"""Signs: one bit a scalar, with or without the scale of each tensor. The sign of zero is +1, since a bit has two values."""
+r"""Signs: one bit a scalar, with or without a scale for each tensor. Zero counts as positive: a bit has two values."""
 
 import jax
 import jax.numpy as jnp
@@ -52,17 +52,21 @@ def scaled_sign() -> Compressor:
 
 
 def sign() -> Compressor:
-    r"""The signs alone: C(v) = sign(v), with sign(0) = 1. For votes; there is no bound on what it loses.
+    r"""The signs alone, for votes.
 
-    Sent: the signs of all tensors as one vector of D bits, in words of 32 bits. A vote among an even number of nodes can
-    end in a tie: it is for the one who counts the votes to say what that means.
+    Definition: C(v) = sign(v), with sign(0) = 1. There is no bound on what it loses. A vote among an even number of
+    nodes can end in a tie: it is for the one who counts the votes to say what that means.
+
+    Sent: the signs of all tensors as one vector of D bits, in words of 32 bits.
 
     Returns:
       The compressor of pytrees.
 
     Example:
       >>> signs = adozoo.compression.sign()
-      >>> signs.decompress(signs.compress(jnp.array([1.0, -3.0, 0.0]), ())[0], jnp.zeros(3))
+      >>> signs.decompress(
+      ...     signs.compress(jnp.array([1.0, -3.0, 0.0]), ())[0], jnp.zeros(3)
+      ... )
       Array([ 1., -1.,  1.], dtype=float64)
 
     References:

@@ -61,7 +61,7 @@ def top_k(
             Compressor(
                 init=lambda x, key: (),
                 compress=compress,
-                decompress=lambda payload, like: _scattered(*payload, like.size).reshape(like.shape),
+                decompress=lambda payload, like: _scattered(payload, like.size).reshape(like.shape),
                 bits=lambda like: float(kept(like) * (scalar_bits(like) + index_bits)),
                 loss=lambda like: 1 - kept(like) / like.size,
             ),
@@ -89,7 +89,9 @@ def global_top_k(fraction: float | None = None, count: int | None = None, index_
 
     Example:
       >>> top = adozoo.compression.global_top_k(count=2)
-      >>> payload, _ = top.compress({"b": jnp.array(3.0), "w": jnp.array([1.0, -2.0])}, ())
+      >>> payload, _ = top.compress(
+      ...     {"b": jnp.array(3.0), "w": jnp.array([1.0, -2.0])}, ()
+      ... )
       >>> top.decompress(payload, {"b": jnp.zeros(()), "w": jnp.zeros(2)})
       {'b': Array(3., dtype=float64), 'w': Array([ 0., -2.], dtype=float64)}
     """
@@ -108,7 +110,7 @@ def global_top_k(fraction: float | None = None, count: int | None = None, index_
         Compressor(
             init=lambda tree, key: (),
             compress=compress,
-            decompress=lambda payload, like: unpack(_scattered(*payload, total_size(like)), like),
+            decompress=lambda payload, like: unpack(_scattered(payload, total_size(like)), like),
             bits=lambda like: float(kept(flat(like)) * (scalar_bits(flat(like)) + index_bits)),
             loss=lambda like: 1 - kept(flat(like)) / total_size(like),
         ),
@@ -183,7 +185,10 @@ def random_block(
 
     Example:
       >>> block = adozoo.compression.random_block(rank=1)
-      >>> block.bits(jnp.zeros((5, 4), jnp.float32)), block.bits(jnp.zeros(5, jnp.float32))
+      >>> (
+      ...     block.bits(jnp.zeros((5, 4), jnp.float32)),
+      ...     block.bits(jnp.zeros(5, jnp.float32)),
+      ... )
       (288.0, 160.0)
     """
     kept = _kept("random_block", fraction, count, rank)
@@ -215,7 +220,7 @@ def _random_entries(
 
     def decompress(payload: PyTree, like: Any) -> Array:
         values, drawn = payload
-        return _scattered(values, spread(drawn, like), like.size).reshape(like.shape)
+        return _scattered((values, spread(drawn, like)), like.size).reshape(like.shape)
 
     def loss(like: Any) -> float:
         return like.size / kept(like) - 1 if scaled else 1 - kept(like) / like.size
@@ -238,7 +243,8 @@ def _random_entries(
     )
 
 
-def _scattered(values: Array, places: Array, size: int) -> Array:
+def _scattered(payload: PyTree, size: int) -> Array:
+    values, places = payload
     return jnp.zeros(size, values.dtype).at[places].set(values)
 
 
@@ -261,8 +267,9 @@ def _kept(factory: str, fraction: float | None, count: int | None, rank: int | N
     if count is not None:
         check_count(factory, "count", count)
         return lambda like: min(count, like.size)
-    check_count(factory, "rank", rank)
-    return lambda like: like.size if len(like.shape) < 2 else min(rank * sum(matrix_shape(like)), like.size)
+    r: Any = rank
+    check_count(factory, "rank", r)
+    return lambda like: like.size if len(like.shape) < 2 else min(r * sum(matrix_shape(like)), like.size)
 
 
 def _check_index_bits(factory: str, index_bits: int) -> None:

@@ -7,14 +7,12 @@ all of them. Published accuracies, perplexities and ratios stand beside them; th
 
 from collections.abc import Sequence
 from math import isnan, nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import xarray as xr
 
-from adozoo.compression import by_label, identity
-from adozoo.compression._compressor import Compressor
+from adozoo.compression import Compressor, identity
 from experiments import figures
 from paper_figures.powersgd._shapes import Workload
 
@@ -35,15 +33,6 @@ class Row(NamedTuple):
     volume: float = nan
     quality: float = nan
     ratio: float = nan
-
-
-def matrices(compressor: Compressor) -> Compressor:
-    """Compress the tensors of two and more axes; biases and normalisation's parameters are sent as they are."""
-
-    def labels(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: "matrix" if len(leaf.shape) > 1 else "vector", tree)
-
-    return by_label({"matrix": compressor, "vector": identity()}, labels)
 
 
 def megabytes(workload: Workload, compressor: Compressor) -> float:
@@ -82,11 +71,11 @@ def _columns(rows: xr.Dataset) -> list[tuple[str, list[str]]]:
     def cells(name: str, form: str) -> list[str]:
         return ["–" if isnan(value) else format(value, form) for value in rows[name].values.tolist()]
 
+    ratios = [("compression", cells("ratio", ".1f")), ("published", cells("published_ratio", ".0f"))]
     return [
         ("MB per epoch", cells("megabytes", ",.2f")),
         ("published", cells("published_megabytes", ",.0f")),
-        ("times less", cells("ratio", ".1f")),
-        ("published", cells("published_ratio", ".0f")),
+        *(ratios if np.isfinite(rows.published_ratio).any() else []),
         (f"published\n{rows.measure.values[0]}", cells("published_quality", ".4g")),
     ]
 
@@ -95,8 +84,9 @@ def draw(data: xr.Dataset) -> figures.Figure:
     """Bars of data volume on a logarithmic scale, the published volumes as crosses, the numbers to the right."""
     tables = parts(data)
     heights = [len(rows.row) + 1 for _, rows in tables]
-    figure = figures.Figure(figsize=(9.4, 0.75 * len(tables) + 0.26 * sum(heights)), layout="constrained")
-    axes = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights, width_ratios=(4, 5))
+    figure = figures.Figure(figsize=(10.2, 0.75 * len(tables) + 0.26 * sum(heights)), layout="constrained")
+    columns = len(_columns(data))
+    axes = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights, width_ratios=(5, columns))
     for (axis, table), (name, rows) in zip(axes, tables, strict=True):
         places = np.arange(len(rows.row))
         axis.barh(places, rows.megabytes, height=0.62, color=figures.PALETTE["sky"], label="from the tensors' shapes")
@@ -109,7 +99,7 @@ def draw(data: xr.Dataset) -> figures.Figure:
         axis.set_title(name, loc="left")
         table.axis("off")
         for place, (title, cells) in enumerate(_columns(rows)):
-            right = 0.2 * (place + 1) - 0.02
+            right = (place + 0.95) / columns
             table.text(right, -0.8, title, ha="right", va="bottom", fontsize=8, color="0.35")
             for height, cell in enumerate(cells):
                 table.text(right, height, cell, ha="right", va="center", fontsize=8.5)

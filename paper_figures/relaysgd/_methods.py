@@ -1,4 +1,4 @@
-"""The methods of the RelaySGD paper's figures on quadratics, each on its topology, by the name in our registry."""
+"""The methods of the RelaySGD paper's figures on quadratics, each on its topology."""
 
 import functools
 from collections.abc import Callable
@@ -9,16 +9,98 @@ import numpy as np
 import optax
 
 import adozoo
+from experiments import figures
 
-Build = Callable[[int], Callable[[Any], optax.GradientTransformationExtraArgs]]
+GRAPHS = {
+    "ring": adozoo.graphs.ring,
+    "chain": adozoo.graphs.path,
+    "tree": adozoo.graphs.heap_binary_tree,
+    "star": adozoo.graphs.star,
+}
+BELOW_D2S_BOUND = 1e-6
+"""Metropolis weights on a ring of even length have -1/3 as an eigenvalue, where the theory of D2 just ends."""
+SMALLER_WEIGHT = 0.97
+"""1 - 3 * 0.01: makes weights of 1/3 on a ring the 1/3 - 0.01 with which the paper runs D2 and gradient tracking."""
+
+
+@functools.cache
+def mixing(topology: str, n: int) -> adozoo.Mixing:
+    """Metropolis weights."""
+    return adozoo.mixing(GRAPHS[topology](n))
 
 
 @functools.cache
 def two_round_exponential(n: int) -> adozoo.Mixing:
-    """The one-peer exponential graph with two rounds a step: node i averages with i - 2^k, then with i - 2^(k + 1)."""
+    """The one-peer exponential graph, two rounds a step: node i averages with i - 2^k, and then with i - 2^(k + 1)."""
     rounds = (n - 1).bit_length()
-    shifts = [np.roll(np.eye(n), 2**k, axis=0) for k in range(rounds)]
-    halves = [(np.eye(n) + shift) / 2 for shift in shifts]
-    steps = rounds if rounds % 2 else max(rounds // 2, 1)
-    products = [halves[(2 * t + 1) % rounds] @ halves[2 * t % rounds] for t in range(steps)]
-    return adozoo.cycle([adozoo.mixing(product, require_connected=False) for product in products])
+    halves = [(np.eye(n) + np.roll(np.eye(n), 2**k, axis=0)) / 2 for k in range(rounds)]
+    period = rounds if rounds % 2 else rounds // 2
+    pairs = [halves[(2 * t + 1) % rounds] @ halves[2 * t % rounds] for t in range(period)]
+    return adozoo.cycle([adozoo.mixing(pair, require_connected=False) for pair in pairs])
+
+
+def gossip(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    return adozoo.dsgd(learning_rate, mixing(topology, n))
+
+
+def d2(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    return adozoo.d2(learning_rate, adozoo.relaxed(mixing(topology, n), 1 - BELOW_D2S_BOUND))
+
+
+def gradient_tracking(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    return adozoo.gradient_tracking(learning_rate, mixing(topology, n), variant="atc")
+
+
+def relay_sgd(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    return adozoo.relay_sgd(adozoo.descent(learning_rate), GRAPHS[topology](n))
+
+
+def relay_sgd_grad(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    return adozoo.relay_sgd_grad(adozoo.descent(learning_rate), GRAPHS[topology](n))
+
+
+def push(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    del topology
+    return adozoo.stochastic_gradient_push(learning_rate, two_round_exponential(n))
+
+
+def all_reduce(learning_rate: Any, topology: str, n: int) -> optax.GradientTransformationExtraArgs:
+    del topology
+    return adozoo.all_reduce_sgd(learning_rate, adozoo.exact_mean(n))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as the figures show it.
+
+    Attributes:
+      title: what the legend calls it.
+      name: its name in the registry of looks.
+      build: (learning rate, topology, n) -> transformation.
+      exact: whether it converges to the optimum with a constant learning rate.
+    """
+
+    title: str
+    name: str
+    build: Callable[[Any, str, int], optax.GradientTransformationExtraArgs]
+    exact: bool = True
+
+    def on(self, topology: str, n: int) -> Callable[[Any], optax.GradientTransformationExtraArgs]:
+        """Learning rate -> transformation."""
+        return functools.partial(self.build, topology=topology, n=n)
+
+    @property
+    def look(self) -> dict[str, str]:
+        """Colour and marker."""
+        return figures.method(self.name)
+
+
+METHODS = {
+    "relay_sgd": Method("RelaySGD", "relay_sgd", relay_sgd),
+    "relay_sgd_grad": Method("RelaySGD/Grad", "relay_sgd_grad", relay_sgd_grad, exact=False),
+    "gossip": Method("D-SGD", "dsgd", gossip, exact=False),
+    "d2": Method("D2", "d2", d2),
+    "gradient_tracking": Method("gradient tracking", "gradient_tracking", gradient_tracking),
+    "push": Method("SGP, exponential graph", "stochastic_gradient_push", push),
+    "all_reduce": Method("all-reduce SGD", "all_reduce_sgd", all_reduce),
+}

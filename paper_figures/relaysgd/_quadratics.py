@@ -10,6 +10,7 @@ of a stack are searched at the same time, each with a learning rate of its own, 
 """
 
 import functools
+import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import adozoo
+from experiments import figures
 
 DIM = 10
 SMALLEST = 0.5
@@ -34,9 +36,16 @@ def least_squares(A: Any, b: Any, noise: float = 0.0) -> Problem:
     """The problem with matrices A [n, d, d] and targets b [n, d]; its loss is half of the paper's f."""
     A, b = np.asarray(A, np.float64), np.asarray(b, np.float64)
     curvatures = np.einsum("nji,njk->nik", A, A)
-    problem = adozoo.problems.quadratic((curvatures + curvatures.transpose(0, 2, 1)) / 2, np.linalg.solve(A, b[..., None])[..., 0])
+    problem = adozoo.problems.quadratic(
+        (curvatures + curvatures.transpose(0, 2, 1)) / 2, np.linalg.solve(A, b[..., None])[..., 0]
+    )
     per_coordinate = jnp.asarray(noise / np.sqrt(A.shape[2]))
     return replace(problem, noise=per_coordinate, constants=(SMALLEST**2, 1.0))  # the same for all: they are stacked
+
+
+def common_optimum(A: np.ndarray, centers: np.ndarray) -> Float[np.ndarray, " d"]:
+    """Where the sum of ||A_i (x - c_i)||^2 is smallest."""
+    return np.linalg.solve(np.einsum("nji,njk->ik", A, A), np.einsum("nji,njk,nk->i", A, A, centers))
 
 
 def random_least_squares(n: int, zeta2: float, distance: float, seed: int, noise: float = 0.0) -> Problem:
@@ -45,13 +54,27 @@ def random_least_squares(n: int, zeta2: float, distance: float, seed: int, noise
     left, _, right = np.linalg.svd(rng.normal(size=(n, DIM, DIM)))
     A = np.einsum("nij,j,njk->nik", left, np.linspace(SMALLEST, 1, DIM), right)
     centers = rng.normal(size=(n, DIM))  # the nodes' own optima, moved so that the common one is 0
-    curvatures = np.einsum("nji,njk->nik", A, A)
-    centers -= np.linalg.solve(curvatures.mean(0), np.einsum("nij,nj->i", curvatures, centers) / n)
-    pulls = np.einsum("nij,nj->ni", curvatures, centers)
+    centers -= common_optimum(A, centers)
+    pulls = np.einsum("nji,njk,nk->ni", A, A, centers)
     centers *= np.sqrt(zeta2 / np.mean(np.sum(pulls**2, axis=1)))
     direction = rng.normal(size=DIM)
     optimum = distance * direction / np.linalg.norm(direction)
     return least_squares(A, np.einsum("nij,nj->ni", A, centers + optimum), noise)
+
+
+@functools.cache
+def published() -> dict[str, Any]:
+    """What the paper's authors printed, and problems that they drew."""
+    return json.loads((figures.ROOT / "tests/reference/relay_figure_2.json").read_text(encoding="utf-8"))
+
+
+def papers_problem(n: int, zeta2: float, distance: float, noise: float = 0.0) -> Problem:
+    """The problem that the paper's code draws from seed 0, for n = 4, 6, 12 or 32."""
+    drawn = {name: np.array(value) for name, value in published()["instances"][str(n)].items() if name != "scale"}
+    scale = published()["instances"][str(n)]["scale"][f"{zeta2:g}"]
+    A, centers = drawn["A"], drawn["centers"]
+    centers = scale * (centers - common_optimum(A, centers)) + distance * drawn["direction"]
+    return least_squares(A, np.einsum("nij,nj->ni", A, centers), noise)
 
 
 def stack(problems: Sequence[Problem]) -> Problem:
@@ -84,7 +107,14 @@ class Outcome:
 
 @functools.partial(jax.jit, static_argnames=("method", "first"))
 def _run(
-    problems: Problem, rates: Array, limits: Array, checks: Array, target: Any, tolerance: Any, method: Method, first: bool
+    problems: Problem,
+    rates: Array,
+    limits: Array,
+    checks: Array,
+    target: Any,
+    tolerance: Any,
+    method: Method,
+    first: bool,
 ) -> tuple[Array, Array, Array]:
     """Run all problems until each has ended; ends, steps and errors [lanes]. `first`: end once below the target."""
 
@@ -215,3 +245,13 @@ def tune(
                     found[lane] = answer.value
     best = np.array(found)
     return best[:, 0], best[:, 1]
+
+
+def curve(
+    method: Method, problem: Problem, rate: float, steps: int, key: Any = None
+) -> Float[np.ndarray, " steps_and_start"]:
+    """Suboptimality at the start and after each step of one run; noisy with a key."""
+    tx, x = method(rate), problem.init()
+    metrics = {"error": functools.partial(suboptimality, problem)}
+    errors = adozoo.simulate(tx, problem.gradient, x, steps, key=key, metrics=metrics)[2]["error"]
+    return np.concatenate([[suboptimality(problem, x)], errors])

@@ -1,0 +1,88 @@
+"""PowerGossip as recorded from its authors' code: two tensors on a ring of five, from given directions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import references
+
+import adozoo
+from adozoo._exchange import OnLinks
+from adozoo.gossip.power_gossip import Directions
+
+RECORDED = references.load("power_gossip")["powergossip"]
+INPUTS = RECORDED["inputs"]
+N = INPUTS["n"]
+RING = adozoo.graphs.ring(N)
+
+
+def stacked(nodes):
+    """Recorded tensors [node][tensor] as a list of [n, ...]."""
+    return [jnp.asarray(np.stack([np.array(node[k]) for node in nodes])) for k in range(2)]
+
+
+def given_directions(links, rank):
+    """The recorded P and Q on both sides of each edge."""
+
+    def on_links(name, tensor):
+        edges = [f"{min(pair)}-{max(pair)}" for pair in zip(links.own, links.other, strict=True)]
+        return jnp.stack([jnp.asarray(INPUTS[name][edge][tensor])[:, :rank] for edge in edges])
+
+    return tuple(Directions(on_links("p0", k), on_links("q0", k)) for k in range(2))
+
+
+def transposed(tensors):
+    """All matrices transposed."""
+    return [jax.vmap(lambda x: x.reshape(x.shape[0], -1).T)(x) for x in tensors]
+
+
+RUNS = {
+    "power_gossip_warm_its1": {"rank": 2, "iterations": 1},
+    "power_gossip_warm_its2": {"rank": 2, "iterations": 2},
+    "power_gossip_warm_its3": {"rank": 2, "iterations": 3},
+    "power_gossip_rank1_warm_its2_g1": {"rank": 1, "iterations": 2},
+    "power_gossip_signs_rank1": {"rank": 1, "iterations": 1, "orthogonalization": "sign"},
+}
+
+
+def gossiped(name, relabel=False):
+    """[step] -> tensors, step by step, beside the traffic. The authors' first step does nothing but count rounds."""
+    links = adozoo.exchange(RING)
+    options = RUNS[name]
+    tx = adozoo.power_gossip(adozoo.descent(1.0), links, **options)
+    x = stacked(INPUTS["X0"])
+    directions = given_directions(links, options["rank"])
+    # After an even number of rounds in the idle first step, theirs goes on with an even round: ours with M transposed.
+    turned = options["iterations"] % 2 == 0
+    if turned:
+        x, directions = transposed(x), tuple(Directions(one.q, one.p) for one in directions)
+    if relabel:  # the smaller node becomes the larger one on every edge: differences change their sign
+        x = [leaf[::-1] for leaf in x]
+        sides = list(zip(links.own, links.other, strict=True))
+        order = np.array([sides.index((N - 1 - i, N - 1 - j)) for i, j in sides])
+        directions = jax.tree.map(lambda leaf: -leaf[order], directions)
+    def begin(x):
+        inner, state = tx.init(x)
+        return inner, state._replace(directions=OnLinks(directions))
+
+    begun = optax.GradientTransformationExtraArgs(begin, tx.update)
+    _, _, trace = adozoo.simulate(begun, lambda x, step, key: jax.tree.map(jnp.zeros_like, x), x, 11, metrics=lambda x: x)
+    path = {}
+    for step in range(2, 13):
+        shown = [leaf[step - 2][::-1] if relabel else leaf[step - 2] for leaf in trace]
+        path[step] = transposed(shown) if turned else shown
+    return path
+
+
+@pytest.mark.parametrize("relabel", [False, True], ids=["", "relabelled"])
+@pytest.mark.parametrize("name", RUNS)
+def test_power_gossip(name, relabel):
+    """Whichever of two neighbours counts as the larger one."""
+    path = gossiped(name, relabel)
+    for step, expected in RECORDED["outputs"][name].items():
+        for got, tensor in zip(path[int(step)], stacked(expected), strict=True):
+            np.testing.assert_allclose(got.reshape(N, -1), tensor.reshape(N, -1), rtol=0, atol=2e-9)
+    final = path[12]
+    apart = float(adozoo.consensus_distance(final)) ** 2
+    assert apart == pytest.approx(RECORDED["consensus_error_mean_sq_fro"][name]["12"], rel=1e-6)
