@@ -11,6 +11,9 @@ See `adozoo.zoo.entries()` for all named methods and `adozoo.simulate` for runni
 
 from adozoo import channel, compression, graphs, nodes, placement, problems, schedules, weights, zoo
 from adozoo.averaging.all_reduce_sgd import all_reduce_sgd
+from adozoo.averaging.compressed_sgd import compressed_sgd, error_feedback
+from adozoo.averaging.power_sgd import post_momentum, power_sgd
+from adozoo.averaging.signum import signum
 from adozoo.exchange import Exchange, exchange
 from adozoo.gossip.dsgd import dsgd
 from adozoo.gossip.exact_diffusion import d2, exact_diffusion

@@ -59,13 +59,14 @@ def orthogonalize(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a 
     return jnp.stack(columns, axis=-1).astype(matrix.dtype)
 
 
-def gram_schmidt(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a r"]:
+def gram_schmidt(matrix: Float[Array, "*batch a r"], guard: float = SMALLEST_NORM) -> Float[Array, "*batch a r"]:
     """`orthogonalize` without its second look: one pass, to the last digit what PowerSGD and PowerGossip publish.
 
     Columns that are nearly dependent come out nearly, but not quite, orthogonal.
 
     Args:
       matrix: [..., a, r]. 16-bit entries are computed with in 32 bits.
+      guard: what is added to norms; 0 leaves columns of zeros as they are.
 
     Returns:
       P [..., a, r], in the dtype of `matrix`.
@@ -79,7 +80,8 @@ def gram_schmidt(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a r
     columns: list[Array] = []
     for column in jnp.moveaxis(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)), -1, 0):
         rest = _without(columns, column)
-        columns.append(rest / (_norm(rest) + SMALLEST_NORM))
+        norm = _norm(rest)
+        columns.append(rest / (norm + guard if guard else jnp.where(norm > 0, norm, 1)))
     return jnp.stack(columns, axis=-1).astype(matrix.dtype)
 
 

@@ -41,7 +41,8 @@ class Entry:
       rounds: how many of these messages must wait for another one of the same step (sequential rounds).
       smallest_eigenvalue: the bound that the smallest eigenvalue of W must exceed, where there is one.
       equal_start: whether all nodes must start at the same params.
-      bits: one node's params -> bits over each directed link in a step, where that is not `vectors` times their size.
+      bits: (one node's params, n) -> bits over each directed link in a step, where that is not `vectors` times their
+        size.
       fixed_graph: whether the factory must know the graph's links, so that a traced matrix will not do.
       matrices: whether tensors are treated by their shapes, as matrices: vectors are then sent as they are.
       unbounded: those of the real hyper-parameters that may exceed 1.
@@ -63,7 +64,7 @@ class Entry:
     rounds: int = 1
     smallest_eigenvalue: float = -1.0
     equal_start: bool = False
-    bits: Callable[[PyTree], float] | None = None
+    bits: Callable[[PyTree, int], float] | None = None
     fixed_graph: bool = False
     matrices: bool = False
     unbounded: frozenset[str] = frozenset()

@@ -34,8 +34,8 @@ from theory.subspaces import DENSE_LIMIT, spectral_radius
 
 Sparse: TypeAlias = Any  # scipy.sparse.csr_array, whose stubs do not know its shape
 
-SETTLED = 1e-14
-"""An impulse has reached its limit when all that is still under way agrees to this, relatively."""
+ROUNDING = 1e-11
+"""Relative differences below this that no longer shrink are rounding errors."""
 PATIENCE = 10
 """The authors' search for m ends after this many candidates without an improvement."""
 
@@ -188,7 +188,7 @@ def learning_rate_correction(tree: nx.Graph, overlap: bool = False) -> float:
     return 1 + mean_delay(tree, overlap)
 
 
-def impulse_response(tree: nx.Graph, overlap: bool = False) -> float:
+def impulse_response(tree: nx.Graph, overlap: bool = False, tolerance: float = 1e-13) -> float:
     r"""The correction factor as a measurement: one gradient of -1 on every node in the first step, at learning rate 1.
 
     All models start from 0 and end at 1 / factor. As W~ only averages, the limit lies between the least and the largest
@@ -198,6 +198,7 @@ def impulse_response(tree: nx.Graph, overlap: bool = False) -> float:
     Args:
       tree: a networkx tree.
       overlap: as for `delay_matrix`.
+      tolerance: to which relative accuracy all that is under way must agree.
 
     Returns:
       1 / limit.
@@ -211,9 +212,14 @@ def impulse_response(tree: nx.Graph, overlap: bool = False) -> float:
     models = np.zeros((lags, n))
     models[0] = 1.0
     nodes = np.arange(n)
-    while np.ptp(models) > SETTLED * models.max():
-        newest = models[delays, nodes].mean(axis=1)
-        models = np.concatenate([newest[None], models[:-1]])
+    spread = 1.0
+    while spread > tolerance:
+        for _ in range(lags):
+            newest = models[delays, nodes].mean(axis=1)
+            models = np.concatenate([newest[None], models[:-1]])
+        before, spread = spread, float(np.ptp(models) / models.max())
+        if before < ROUNDING and spread >= before:
+            break  # what is left is rounding
     return float(1 / models.mean())
 
 

@@ -330,8 +330,9 @@ def _entry(learning_rate: Any, mix: Any, **options: Any) -> optax.GradientTransf
     return power_gossip(descent(learning_rate), mix, **options)
 
 
-def _link_bits(params: PyTree) -> float:
+def _link_bits(params: PyTree, n: int) -> float:
     """Over each directed link in a step, for rank 1 and one round a step."""
+    del n
     shapes = jax.tree.leaves(params)
     numbers = [sum(matrix_shape(leaf)) / 2 if len(leaf.shape) >= 2 else math.prod(leaf.shape) for leaf in shapes]
     return sum(8.0 * leaf.dtype.itemsize * count for leaf, count in zip(shapes, numbers, strict=True))

@@ -1,12 +1,12 @@
 r"""Random least squares of the RelaySGD paper's appendix B.4, and its two searches for the best learning rate.
 
-f(x) = (1/n) \sum_i ||A_i x - b_i||^2, and node i's "gradient" is A_i'(A_i x - b_i), half of the true one, here as in the
-paper's code. The singular values of each A_i go from mu to 1 in equal steps, so that the Hessian's eigenvalues are twice
-their squares. zeta^2 = (1/n) \sum_i ||A_i'(A_i x* - b_i)||^2.
+f(x) = (1/n) \sum_i ||A_i x - b_i||^2, and node i's "gradient" is A_i'(A_i x - b_i), half of the true one, as in the
+paper's code. The singular values of each A_i go from mu to 1 in equal steps, so that the Hessian's eigenvalues are
+twice their squares. zeta^2 = (1/n) \sum_i ||A_i'(A_i x* - b_i)||^2.
 
-The searches see a run at about 1000 steps, equally spaced on a logarithmic scale, and stop it when it diverges (an error
-above the first), rises while above the target, settles, or takes ten times as long as the best run so far. All problems
-of a stack are searched at the same time, each with a learning rate of its own, in one compiled program.
+The searches see a run at about 1000 steps, equally spaced on a logarithmic scale, and stop it when it diverges (an
+error above the first), rises while above the target, settles, or takes ten times as long as the best run so far. All
+problems of a stack are searched at the same time, each with a learning rate of its own, in one compiled program.
 """
 
 import functools
@@ -166,7 +166,7 @@ Search = Generator[tuple[float, float], Outcome, tuple[float, float]]
 def fastest(start: float) -> Search:
     """Reach the target as soon as possible, by halving and then bisection: `tune_fastest` of the paper's code.
 
-    That code reports half of the best learning rate; this one reports the learning rate with which the steps were taken.
+    That code notes half of the best learning rate; this is the learning rate with which the steps were taken.
     """
     low, high, rate = None, 2 * start, 2 * start
     best_steps = best_rate = np.inf
@@ -249,9 +249,8 @@ def tune(
 
 def curve(
     method: Method, problem: Problem, rate: float, steps: int, key: Any = None
-) -> Float[np.ndarray, " steps_and_start"]:
-    """Suboptimality at the start and after each step of one run; noisy with a key."""
-    tx, x = method(rate), problem.init()
-    metrics = {"error": functools.partial(suboptimality, problem)}
-    errors = adozoo.simulate(tx, problem.gradient, x, steps, key=key, metrics=metrics)[2]["error"]
-    return np.concatenate([[suboptimality(problem, x)], errors])
+) -> Float[Array, " steps_and_start"]:
+    """Suboptimality at the start and after each step of one run; with noisy gradients if there is a key."""
+    x, metrics = problem.init(), {"error": functools.partial(suboptimality, problem)}
+    errors = adozoo.simulate(method(rate), problem.gradient, x, steps, key=key, metrics=metrics)[2]["error"]
+    return jnp.concatenate([suboptimality(problem, x)[None], errors])
