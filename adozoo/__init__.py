@@ -15,11 +15,15 @@ from adozoo.averaging.compressed_sgd import compressed_sgd, error_feedback
 from adozoo.averaging.power_sgd import post_momentum, power_sgd
 from adozoo.averaging.signum import signum
 from adozoo.exchange import Exchange, exchange
+from adozoo.gossip.choco_sgd import choco_average, choco_sgd
+from adozoo.gossip.deep_squeeze import deep_squeeze
+from adozoo.gossip.difference_compression import difference_compression
 from adozoo.gossip.dsgd import dsgd
 from adozoo.gossip.exact_diffusion import d2, exact_diffusion
 from adozoo.gossip.extra import extra
 from adozoo.gossip.gradient_tracking import gradient_tracking
 from adozoo.gossip.local_dsgd import local_dsgd
+from adozoo.gossip.moniqua import moniqua
 from adozoo.gossip.nids import nids
 from adozoo.gossip.power_gossip import power_gossip, power_gossip_average
 from adozoo.gossip.quasi_global_momentum import quasi_global_momentum

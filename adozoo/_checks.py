@@ -63,3 +63,13 @@ def check_mixing(factory: str, mix: Any, stochastic: tuple[str, ...] = ("doubly"
             f"{factory}: mix must be symmetric (the method's dual variable lives in the range of I - W), got a "
             f"non-symmetric mixing of n = {mix.n} nodes. Use an undirected graph, or adozoo.gradient_tracking."
         )
+
+
+def check_fixed(factory: str, mix: Any) -> None:
+    """Raise ValueError unless W is symmetric and fixed, so that weighted sums of what neighbours have can be kept."""
+    check_mixing(factory, mix, symmetric=True)
+    if not getattr(mix, "fixed", True):
+        raise ValueError(
+            f"{factory}: mix must be fixed (sums of the neighbours' replicas are kept up to date), got a "
+            f"{type(mix).__name__} that varies with the step. Use one mixing, or adozoo.deep_squeeze."
+        )

@@ -44,6 +44,11 @@ class Mixing:
         def symmetric(self) -> bool: ...
 
     @property
+    def fixed(self) -> bool:
+        """Whether there is one matrix for all steps, up to faults around it."""
+        return not self.varying
+
+    @property
     def local_rows(self) -> int:
         """Rows of a leaf at the place where the mixing is called; n unless nodes are spread over devices."""
         return self.n

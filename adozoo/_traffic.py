@@ -72,6 +72,7 @@ def traffic(factory: Callable[[Any], optax.GradientTransformation], mix: Any, pa
         symmetric: bool
         share: float = 1.0
         varying = True
+        fixed = True
         is_mean = True
 
         def used_in(self, share: float) -> Mixing:

@@ -73,6 +73,10 @@ class Wrapper(Varying):
         return self.base.symmetric
 
     @property
+    def fixed(self) -> bool:
+        return self.base.fixed
+
+    @property
     def local_rows(self) -> int:
         return self.base.local_rows
 
@@ -182,6 +186,7 @@ class GossipEvery(Wrapper):
 
     base: Mixing
     every: int
+    fixed = False
 
     @property
     def period(self) -> int | None:

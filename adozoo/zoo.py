@@ -45,6 +45,7 @@ class Entry:
         size.
       fixed_graph: whether the factory must know the graph's links, so that a traced matrix will not do.
       matrices: whether tensors are treated by their shapes, as matrices: vectors are then sent as they are.
+      leafwise: whether each tensor is compressed by itself, so that it matters how params are cut into tensors.
       unbounded: those of the real hyper-parameters that may exceed 1.
     """
 
@@ -67,6 +68,7 @@ class Entry:
     bits: Callable[[PyTree, int], float] | None = None
     fixed_graph: bool = False
     matrices: bool = False
+    leafwise: bool = False
     unbounded: frozenset[str] = frozenset()
 
     def build(self, learning_rate: Any, mix: Mixing, **overrides: Any) -> optax.GradientTransformationExtraArgs:

@@ -1,5 +1,6 @@
 """What the tests of all registered methods share: mixings of each kind, and a problem whose nodes differ."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,7 +9,7 @@ import pytest
 import adozoo
 
 ENTRIES = adozoo.zoo.entries()
-NODES, DIM = 5, 3
+NODES, DIM = 5, 4
 RNG = np.random.default_rng(7)
 PROBLEM = adozoo.problems.random_quadratic(NODES, DIM, strong_convexity=0.3, seed=3)
 START = RNG.normal(size=(NODES, DIM))
@@ -38,11 +39,12 @@ def column(*edges):
 
 
 RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)]
-# One period of each kind. In the last three no single step connects the nodes.
+# One period of each kind. In the three that vary no single step connects the nodes.
 MATRICES = {
     "symmetric": [symmetric(*RING, (0, 2))],
     "directed": [directed(0.4, [1, 2, 3, 4, 0], [2, 0, 1, 4, 3])],
     "column": [column(*RING, (0, 2), (0, 3), (3, 1))],
+    "tree": [symmetric((0, 1), (1, 2), (1, 3), (3, 4))],
     "varying": [symmetric((0, 1), (2, 3)), symmetric((1, 2), (3, 4), (0, 4))],
     "varying_directed": [directed(0.5, [1, 0, 3, 4, 2]), directed(0.3, [3, 1, 0, 4, 2])],
     "varying_column": [column((0, 1), (0, 2), (3, 4)), column((1, 0), (2, 3), (4, 0)), column((0, 4), (2, 0))],
@@ -66,7 +68,23 @@ OVER_GRAPHS = pytest.mark.parametrize(
 
 def widest(entry):
     """The least restricted kind of fixed mixing that a method admits."""
-    return next(kind for kind in ("column", "directed", "symmetric", "mean") if entry.admits(MIXINGS[kind]))
+    return next(kind for kind in ("column", "directed", "symmetric", "tree", "mean") if entry.admits(MIXINGS[kind]))
+
+
+def built(entry, learning_rate, mix, **overrides):
+    """The entry's transformation, over params [n, DIM]: where matrices matter each node's vector is one, 2 x 2."""
+    tx = entry.build(learning_rate, mix, **overrides)
+    if not entry.matrices:
+        return tx
+
+    def fold(x):
+        return x.reshape(len(x), 2, 2) if x.shape[1:] == (DIM,) else x
+
+    def update(grads, state, params):
+        updates, state = tx.update(jax.tree.map(fold, grads), state, jax.tree.map(fold, params))
+        return jax.tree.map(lambda u, x: u.reshape(x.shape), updates, params), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: tx.init(jax.tree.map(fold, params)), update)
 
 
 def steps(tx, params, count, gradient=jnp.zeros_like):

@@ -25,12 +25,12 @@ def assert_equal(x, y, **tolerance):
 
 
 def test_every_factory_is_a_case():
-    others = {"Compressor", "Stacked", "inclusion_probabilities", "over_nodes", "shapes_of"}
+    others = {"Compressor", "Stacked", "inclusion_probabilities", "one_node", "over_nodes", "shapes_of"}
     assert {name for name in c.__all__ if name not in others} == {name.split(",")[0].split(" ")[0] for name in CASES}
 
 
 @EACH
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
 def test_shapes_and_dtypes_stay(compressor, dtype):
     """Those of trees and of states, over nodes and under a scan; an empty leaf is no exception."""
     tree = shapes(dtype, empty=(0, 3))

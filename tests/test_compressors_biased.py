@@ -39,7 +39,7 @@ def test_loss_is_never_exceeded(name, trees):
     arrived = messages(CASES[name])(trees, jax.random.key(0))
     lost = sum(((arrived[leaf] - trees[leaf]).reshape(3, -1) ** 2).sum(axis=1) for leaf in trees)
     squared = sum((trees[leaf].reshape(3, -1) ** 2).sum(axis=1) for leaf in trees)
-    assert (lost <= CASES[name].loss(LIKE) * squared * (1 + 1e-6) + 1e-300).all()
+    assert (lost <= (CASES[name].loss(LIKE) + 1e-7) * squared).all()
 
 
 SPIKE = np.arange(12.0).reshape(4, 3) == 5
@@ -72,7 +72,7 @@ def test_all_is_lost_orthogonally_to_a_warm_start(compressor):
 
 @pytest.mark.parametrize("iterations", [1, 2])
 def test_expected_loss_of_fresh_power_iteration(iterations):
-    """1 - r / min(a, b) at a flat spectrum, to 5 sigma of 20 000 draws; less at any other."""
+    """1 - r / min(a, b) at a flat spectrum, whatever the draw; less at any other, here over 20 000 draws."""
     fresh = c.low_rank(2, warm_start=False, iterations=iterations)
 
     @quick
@@ -83,11 +83,10 @@ def test_expected_loss_of_fresh_power_iteration(iterations):
     keys = jax.random.split(jax.random.key(1), 20_000)
     bound = fresh.loss(jax.ShapeDtypeStruct((6, 5), float))
     assert bound == 1 - 2 / 5
-    flat = np.asarray(losses(jnp.eye(6, 5), keys))
-    assert abs(flat.mean() - bound) <= 5 * flat.std() / len(keys) ** 0.5
+    np.testing.assert_allclose(losses(jnp.eye(6, 5), keys), bound, atol=1e-6)
     for spectrum in ([1, 1, 1, 1, 0.9], [1, 0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1e-3, 0]):
         other = np.asarray(losses(jnp.eye(6, 5) * jnp.array(spectrum)[None], keys))
-        assert other.mean() <= bound
+        assert other.mean() + 5 * other.std() / len(keys) ** 0.5 < bound
 
 
 def test_best_rank_by_numpy():
@@ -102,7 +101,7 @@ def test_warm_power_iteration_converges_to_the_best_rank():
     m = np.random.default_rng(1).normal(size=(6, 4)) @ np.diag([1.0, 0.8, 0.2, 0.1])
     u, s, vt = np.linalg.svd(m)
     many = messages(c.low_rank(2))(np.stack([m] * 60), jax.random.key(0))[-1]
-    np.testing.assert_allclose(many, u[:, :2] * s[:2] @ vt[:2], atol=1e-9)
+    np.testing.assert_allclose(many, u[:, :2] * s[:2] @ vt[:2], atol=1e-7)
 
 
 # Recorded: three workers, float64, gradients given; the average of what arrives, with every worker's error fed back.
@@ -181,7 +180,7 @@ def test_recorded_low_rank(name):
             for mine, heard in zip(corrected, arrived, strict=True)
         ]
         state = after
-        # Our columns are shortened by 1e-8 of the largest entry rather than by 1e-8.
-        assert_recorded(name, step + 1, average, 1e-7)
+        # Theirs shortens columns by 1e-8 / norm, up to 5e-7 here; ours does not, at any scale.
+        assert_recorded(name, step + 1, average, 1e-6)
     bits = RECORDED["outputs"][name]["bits"]
     assert (bits[0] + bits[1]) / 2 == compressor.bits(LEAVES)

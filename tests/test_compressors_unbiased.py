@@ -47,7 +47,7 @@ def test_draws(name):
         assert (np.abs(error.mean(axis=0)) <= SIGMAS * spread + 1e-12).all()
     squared = (error**2).sum(axis=1)
     margin = SIGMAS * squared.std() / math.sqrt(DRAWS) + 1e-12
-    assert squared.mean() == pytest.approx(second_moment(compressor, v), abs=margin, rel=1e-12)
+    assert squared.mean() == pytest.approx(second_moment(compressor, HARD), abs=margin, rel=1e-12)
 
 
 def water_filling(sizes, total):

@@ -1,19 +1,25 @@
 """What an entry of the registry declares of its method is so. Twins and exactness are in test_conformance."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import EACH, MIXINGS, NODES, START, widest
+from cases import EACH, MIXINGS, NODES, START, built, widest
 
 import adozoo
+
+
+def is_number(leaf):
+    return jnp.issubdtype(leaf.dtype, jnp.number)
 
 
 @EACH
 def test_linear_means_affine(entry):
     """update(2 u - v) = 2 update(u) - update(v) in params, gradients and state, at any count, iff declared."""
     kind = widest(entry)
-    tx = entry.build(0.1, MIXINGS[kind])
+    tx = built(entry, 0.1, MIXINGS[kind])
     template = (jnp.asarray(START), tx.init(jnp.asarray(START)), jnp.asarray(START))
     leaves, structure = jax.tree.flatten(template)
     rng = np.random.default_rng(4)
@@ -27,14 +33,16 @@ def test_linear_means_affine(entry):
             return [
                 jnp.full_like(leaf, count)
                 if jnp.issubdtype(leaf.dtype, jnp.integer)
-                else jnp.asarray(1 + rng.random(leaf.shape))
+                else leaf
+                if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.dtype == bool
+                else jnp.asarray(rng.normal(size=leaf.shape))
                 for leaf in leaves
             ]
 
         u, v = point(), point()
-        between = update([2 * a - b for a, b in zip(u, v, strict=True)])
-        expected = [2 * a - b for a, b in zip(update(u), update(v), strict=True)]
-        return all(bool(jnp.allclose(a, b, rtol=0, atol=1e-10)) for a, b in zip(between, expected, strict=True))
+        between = update([2 * a - b if is_number(a) else a for a, b in zip(u, v, strict=True)])
+        pairs = [pair for pair in zip(between, update(u), update(v), strict=True) if is_number(pair[0])]
+        return all(bool(jnp.allclose(a, 2 * b - c, rtol=0, atol=1e-10)) for a, b, c in pairs)
 
     assert affine(0) is affine(5) is entry.linear
 
@@ -45,14 +53,16 @@ def test_declared_traffic_is_what_is_sent(entry):
     params = {"w": jnp.zeros((NODES, 2, 3), jnp.float32), "b": jnp.zeros((NODES, 4), jnp.float32)}
     traffic = adozoo.channel.traffic(lambda mix: entry.build(0.1, mix), mix, params)
     links = adozoo.channel.mean_links(mix)
-    assert traffic.bits == pytest.approx(links * 32 * (10 * entry.vectors + entry.scalars))
+    one_node = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    declared = entry.bits(one_node, NODES) if entry.bits else 32 * (10 * entry.vectors + entry.scalars)
+    assert traffic.bits == pytest.approx(links * declared)
     assert traffic.bits_per_node == pytest.approx(traffic.bits / NODES)
 
 
 class Disturbed(adozoo.Mixing):
     """Adds to what the k-th message of a step brings, and writes down what is sent."""
 
-    is_mean = varying = remembers = True
+    is_mean = varying = remembers = fixed = True
 
     def __init__(self, base, added=()):
         self.base, self.added, self.sent = base, added, []
@@ -66,6 +76,27 @@ class Disturbed(adozoo.Mixing):
             heard = jax.tree.map(lambda x: x + self.added[number], heard)
         return heard
 
+    def exchange(self):
+        return DisturbedExchange(self)
+
+
+class DisturbedExchange(adozoo.Exchange):
+    """The same over links."""
+
+    def __init__(self, mix):
+        links = mix.base.exchange()
+        for field in dataclasses.fields(adozoo.Exchange):
+            object.__setattr__(self, field.name, getattr(links, field.name))
+        object.__setattr__(self, "mix", mix)
+
+    def swap(self, tree, step=0, message=0):
+        number = len(self.mix.sent)
+        self.mix.sent.append(tree)
+        heard = super().swap(tree, step, message)
+        if number < len(self.mix.added):
+            heard = jax.tree.map(lambda x: x + self.mix.added[number], heard)
+        return heard
+
 
 @EACH
 def test_declared_rounds_are_the_longest_chain_of_messages(entry):
@@ -73,7 +104,7 @@ def test_declared_rounds_are_the_longest_chain_of_messages(entry):
 
     def sent(added):
         mix = Disturbed(base, added)
-        tx = entry.build(0.1, mix)
+        tx = built(entry, 0.1, mix)
         tx.update(start, tx.init(start), start)
         return [sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(message)) for message in mix.sent]
 

@@ -1,4 +1,6 @@
-"""Trees of adozoo.graphs: definitions, recorded neighbours, loads of the double trees, spanning trees by brute force."""
+"""Trees of adozoo.graphs: definitions, recorded neighbours, loads of double trees, spanning trees by brute force."""
+
+import itertools
 
 import networkx as nx
 import pytest
@@ -50,7 +52,7 @@ def test_spanning_trees_by_brute_force(graph, root):
     expected = set()
     for node in set(graph) - {root}:
         path = min(nx.all_shortest_paths(graph, root, node))
-        expected |= {frozenset(edge) for edge in zip(path, path[1:], strict=False)}
+        expected |= {frozenset(edge) for edge in itertools.pairwise(path)}
     tree = graphs.spanning_tree(graph, root)
     assert edges(tree) == expected
     assert nx.is_tree(tree)

@@ -166,6 +166,7 @@ for _name, _title, _paper, _compressor, _feedback in (
             frozenset({"complete"}),
             {"compressor": _compressor, "feedback": _feedback},
             linear=False,
+            leafwise=True,
             exact=False,
             bits=_gathered(_compressor),
             equal_start=True,

@@ -311,6 +311,7 @@ register(
         frozenset({"complete"}),
         {"rank": 1},
         linear=False,
+        leafwise=True,
         rounds=2,
         bits=_bits,
         matrices=True,

@@ -23,7 +23,7 @@ def atomo(atoms: int, basis: str = "spectral", exact_count: bool = False) -> Com
     for \sigma_1 = ... = \sigma_m.
 
     The b_i are independent, or there are exactly s of them, by systematic sampling: the atoms that s points at distance
-    one, with a random start, hit on a line along which each takes the length p_i. Drawing independently until there
+    one, with a random start, hit on a line along which each takes the length p_i (to one rounding of s). Drawing independently until there
     are s, as the published code of ATOMO does, changes the probabilities and hence is biased; so do its p_i =
     min(1, s \sigma_i / \sum_j \sigma_j), which add up to less than s.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from adozoo._orthogonal import as_matrix, as_tensor, matrix_shape, orthogonalize
+from adozoo._orthogonal import SMALLEST_NORM, as_matrix, as_tensor, matrix_shape, orthogonalize
 from adozoo.compression._compressor import Compressor, check_count, leafwise, or_whole, scalar_bits, wide
 
 
@@ -300,9 +300,9 @@ class _View(NamedTuple):
 
 
 def _directions(factor: Float[Array, "n r"]) -> Float[Array, "n r"]:
-    """orth(factor) at any scale: what `orthogonalize` takes for zero is so beside the largest entry."""
+    """orth(factor) at any scale: what `orthogonalize` takes for zero is then rounding beside the largest entry."""
     largest = jnp.max(jnp.abs(factor))
-    return orthogonalize(factor / jnp.where(largest > 0, largest, 1))
+    return orthogonalize(factor / jnp.where(largest > 0, largest, 1) / SMALLEST_NORM)
 
 
 def _alive(factor: Float[Array, "n r"], before: Float[Array, "n r"]) -> Float[Array, "n r"]:

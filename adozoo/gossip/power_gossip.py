@@ -348,6 +348,7 @@ register(
         frozenset({"symmetric"}),
         {"rank": 1},
         linear=False,
+        leafwise=True,
         exact=False,
         bits=_link_bits,
         fixed_graph=True,

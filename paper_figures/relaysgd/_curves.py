@@ -88,24 +88,17 @@ def draw(data: xr.Dataset, limits: tuple[float, float]) -> figures.Figure:
 
 
 def tuning_claim(data: xr.Dataset, published: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> figures.Claim:
-    """The published (steps, learning rates noted) for each curve, to the digits given."""
-    found = {
-        curve: (data.steps.sel(curve=curve).values, data.noted_rate.sel(curve=curve).values) for curve in published
-    }
-    equal = [
-        np.array_equal(found[curve][0], steps) and np.allclose(found[curve][1], rates, rtol=1e-3)
-        for curve, (steps, rates) in published.items()
-    ]
-    return figures.Claim(
-        "steps to 1e-6 without noise, and the learning rates noted, are the published ones",
-        all(equal),
-        {f"{curve}, {name}": value for curve, pair in found.items() for name, value in zip(("steps", "rate"), pair)},
-        {
-            f"{curve}, {name}": value
-            for curve, pair in published.items()
-            for name, value in zip(("steps", "rate"), pair)
-        },
-    )
+    """Steps and noted learning rates of each curve beside the published ones, to the digits given."""
+    found: dict[str, Any] = {}
+    papers: dict[str, Any] = {}
+    equal = True
+    for curve, (steps, rates) in published.items():
+        here = data.sel(curve=curve)
+        equal &= np.array_equal(here.steps, steps) and np.allclose(here.noted_rate, rates, rtol=1e-3)
+        found |= {f"{curve}, steps": here.steps.values, f"{curve}, rate": here.noted_rate.values}
+        papers |= {f"{curve}, steps": steps, f"{curve}, rate": rates}
+    text = "steps to 1e-6 without noise, and the learning rates noted, are the published ones"
+    return figures.Claim(text, bool(equal), found, papers)
 
 
 def errors_claim(data: xr.Dataset, published: Mapping[tuple[str, float, int], float]) -> figures.Claim:

@@ -247,10 +247,18 @@ def tune(
     return best[:, 0], best[:, 1]
 
 
-def curve(
-    method: Method, problem: Problem, rate: float, steps: int, key: Any = None
-) -> Float[Array, " steps_and_start"]:
+def curve(method: Method, problem: Problem, rate: float, steps: int, key: Any = None) -> Float[Array, " times"]:
     """Suboptimality at the start and after each step of one run; with noisy gradients if there is a key."""
     x, metrics = problem.init(), {"error": functools.partial(suboptimality, problem)}
-    errors = adozoo.simulate(method(rate), problem.gradient, x, steps, key=key, metrics=metrics)[2]["error"]
-    return jnp.concatenate([suboptimality(problem, x)[None], errors])
+    if key is None:
+        trace = adozoo.simulate(method(rate), problem.gradient, x, steps, metrics=metrics)[2]
+    else:
+
+        def noisy(params: Array, step: Any, noise: Array) -> Array:
+            return problem.exact_gradient(params) + noise
+
+        def noise(key: Array) -> Array:
+            return problem.gradient_noise(key, x.shape, x.dtype)
+
+        trace = adozoo.simulate(method(rate), noisy, x, steps, key=key, metrics=metrics, sample=noise)[2]
+    return jnp.concatenate([suboptimality(problem, x)[None], trace["error"]])

@@ -17,11 +17,6 @@ FAMILIES = {"chain": graphs.path, "binary_tree": graphs.heap_binary_tree, "star"
 BOTH = pytest.mark.parametrize("overlap", [False, True], ids=["plain", "overlap"])
 
 
-def broom(handle, hairs):
-    """A star with one long arm."""
-    return graphs.canonical(nx.disjoint_union(nx.path_graph(handle), nx.empty_graph(hairs))).copy()
-
-
 def star_with_an_arm(leaves, arm):
     tree = nx.star_graph(leaves)
     nx.add_path(tree, [0, *range(leaves + 1, leaves + arm + 1)])
@@ -220,15 +215,10 @@ def test_the_rate_of_the_implementation(name, overlap):
     tree = TREES[name]
     hessians, offsets = quadratics(len(tree), 2, seed=1)
     problem = adozoo.problems.quadratic(hessians, np.linalg.solve(hessians, offsets[..., None])[..., 0])
-    for learning_rate in (0.2, 0.9):
-        found = theory.exact_rate(
-            lambda mix, learning_rate=learning_rate: adozoo.relay_sgd(
-                adozoo.descent(learning_rate), mix, overlap=overlap
-            ),
-            problem,
-            adozoo.mixing(tree),
-        )
-        assert theory.relay_rate(tree, hessians, learning_rate, overlap) == pytest.approx(found, abs=1e-9)
+    found = theory.exact_rate(
+        lambda mix: adozoo.relay_sgd(adozoo.descent(0.7), mix, overlap=overlap), problem, adozoo.mixing(tree)
+    )
+    assert theory.relay_rate(tree, hessians, 0.7, overlap) == pytest.approx(found, abs=1e-9)
 
 
 @BOTH
@@ -287,7 +277,8 @@ def test_small_steps(overlap):
     hessians = quadratics(7, 3)[0]
     errors = [
         abs(
-            theory.relay_rate(tree, hessians, step, overlap) - theory.relay_small_step_rate(tree, hessians, step, overlap)
+            theory.relay_rate(tree, hessians, step, overlap)
+            - theory.relay_small_step_rate(tree, hessians, step, overlap)
         )
         for step in (0.04, 0.02, 0.01)
     ]
@@ -297,9 +288,8 @@ def test_small_steps(overlap):
 
 @BOTH
 def test_the_small_step_rate_bounds_nothing(overlap):
-    common = np.ones((31, 1, 1))
-    faster, slower = graphs.path(31), star_with_an_arm(22, 8)
-    for tree, sign in ((faster, -1), (slower, 1)):
+    for tree, sign in ((graphs.path(31), -1), (star_with_an_arm(40, 22), 1)):
+        common = np.ones((len(tree), 1, 1))
         gap = theory.relay_rate(tree, common, 0.05, overlap) - theory.relay_small_step_rate(tree, common, 0.05, overlap)
         assert sign * gap > 1e-6
 
@@ -328,7 +318,7 @@ def test_the_disagreement_of_relaysgd_grad(overlap):
         (lambda: theory.mean_delay(graphs.disconnected(2)), r"got 2 nodes and 0 edges"),
         (lambda: theory.mean_delay_formula("paths"), r"path"),
         (lambda: theory.relay_constants(graphs.path(1)), r"at least 2 nodes and largest >= 2, got 1 nodes"),
-        (lambda: theory.relay_constants(graphs.path(3), largest=2, overlap=True), r"no m <= largest = 2 contracts"),
+        (lambda: theory.relay_constants(graphs.path(4), largest=2), r"no m <= largest = 2 contracts"),
         (lambda: theory.relay_rate(graphs.path(3), np.ones((2, 1, 1)), 0.1), r"\[n, d, d\] with n = 3.*\(2, 1, 1\)"),
         (lambda: theory.relay_rate(graphs.path(2), np.triu(np.ones((2, 2, 2))), 0.1), r"symmetric, got H != H'"),
         (lambda: theory.relay_small_step_rate(graphs.path(2), np.zeros((2, 1, 1)), 0.1), r"nothing to minimise"),
