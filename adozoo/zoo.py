@@ -43,6 +43,7 @@ class Entry:
       equal_start: whether all nodes must start at the same params.
       bits: (one node's params, n) -> bits over each directed link in a step, where that is not `vectors` times their
         size.
+      random: whether nodes or links draw random numbers of their own.
       fixed_graph: whether the factory must know the graph's links, so that a traced matrix will not do.
       matrices: whether tensors are treated by their shapes, as matrices: vectors are then sent as they are.
       leafwise: whether each tensor is compressed by itself, so that it matters how params are cut into tensors.
@@ -66,6 +67,7 @@ class Entry:
     smallest_eigenvalue: float = -1.0
     equal_start: bool = False
     bits: Callable[[PyTree, int], float] | None = None
+    random: bool = False
     fixed_graph: bool = False
     matrices: bool = False
     leafwise: bool = False

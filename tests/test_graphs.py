@@ -163,6 +163,7 @@ SPECS = [
     "binary_tree:6",
     "balanced_binary_tree:2",
     "heap_binary_tree:7",
+    "reversed_heap_binary_tree:7",
     "bounded_degree_tree:7,3",
     "two_cliques:6",
     "barbell:3,1",

@@ -169,6 +169,7 @@ for _name, _title, _paper, _compressor, _feedback in (
             leafwise=True,
             exact=False,
             bits=_gathered(_compressor),
+            random=_name == "qsgd",
             equal_start=True,
         )
     )

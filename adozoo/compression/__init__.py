@@ -26,7 +26,16 @@ A biased compressor of loss 1 - omega < 1 is for methods with error feedback, an
 errors out. Where no loss below 1 is possible, convergence rests on the next messages: a warm start catches up.
 """
 
-from adozoo.compression._compressor import Compressor, Stacked, by_label, identity, leafwise, one_node, over_nodes, shapes_of
+from adozoo.compression._compressor import (
+    Compressor,
+    Stacked,
+    by_label,
+    identity,
+    leafwise,
+    one_node,
+    over_nodes,
+    shapes_of,
+)
 from adozoo.compression.atomo import atomo, inclusion_probabilities
 from adozoo.compression.low_rank import half_low_rank, low_rank, svd, unbiased_low_rank
 from adozoo.compression.quantization import qsgd

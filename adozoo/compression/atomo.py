@@ -22,10 +22,10 @@ def atomo(atoms: int, basis: str = "spectral", exact_count: bool = False) -> Com
     or not, E|C(v) - v|^2 = \sum_i \sigma_i^2 (1/p_i - 1). That is at most (m/s - 1) |v|^2 for m atoms, and just that
     for \sigma_1 = ... = \sigma_m.
 
-    The b_i are independent, or there are exactly s of them, by systematic sampling: the atoms that s points at distance
-    one, with a random start, hit on a line along which each takes the length p_i (to one rounding of s). Drawing independently until there
-    are s, as the published code of ATOMO does, changes the probabilities and hence is biased; so do its p_i =
-    min(1, s \sigma_i / \sum_j \sigma_j), which add up to less than s.
+    The b_i are independent, or exactly s of them are 1, by systematic sampling: those of the atoms that s points at
+    distance one, with a random start, hit on a line along which each takes the length p_i, up to one rounding of s.
+    ATOMO's published code draws independently until there are s. That changes the probabilities, and hence is biased.
+    It also takes p_i = min(1, s \sigma_i / \sum_j \sigma_j), which may add up to less than s.
 
     Matrices of the spectral basis: a vector of even length d is [d/2, 2]; [a, b] and [a, b, 1, ...] are [a, b]; [a, b,
     ...] of c more entries is [a b / 2, 2 c] if a b is even, else [a b, c]. A vector of odd length goes whole.

@@ -53,7 +53,7 @@ def top_k(
 
     def compress(x: Array, state: PyTree) -> tuple[PyTree, PyTree]:
         vector = jnp.ravel(x)
-        places = jax.lax.top_k(jnp.abs(vector), kept(x))[1]
+        places = jax.lax.top_k(jnp.abs(wide(vector)), kept(x))[1]
         return (vector[places], places), state
 
     return leafwise(
@@ -103,7 +103,7 @@ def global_top_k(fraction: float | None = None, count: int | None = None, index_
 
     def compress(tree: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         vector = pack(tree)
-        places = jax.lax.top_k(jnp.abs(vector), kept(vector))[1]
+        places = jax.lax.top_k(jnp.abs(wide(vector)), kept(vector))[1]
         return (vector[places], places), state
 
     return or_whole(
@@ -156,7 +156,10 @@ def random_k(
     _check_index_bits("random_k", index_bits)
 
     def draw(key: Array, like: Any) -> Array:
-        return jax.random.choice(key, jnp.arange(like.size, dtype=jnp.int32), (kept(like),), replace=False)
+        scores, turn = jax.random.split(key)
+        places = jax.lax.top_k(jax.random.uniform(scores, (like.size,), jnp.float32), kept(like))[1]
+        # Of equal scores the first win: counted from a random place on, all places are equally likely all the same.
+        return (places + jax.random.randint(turn, (), 0, like.size, dtype=jnp.int32)) % like.size
 
     return _random_entries(kept, draw, lambda places, like: places, scaled, shared, 0 if shared else index_bits)
 

@@ -351,6 +351,7 @@ register(
         leafwise=True,
         exact=False,
         bits=_link_bits,
+        random=True,
         fixed_graph=True,
         matrices=True,
     )

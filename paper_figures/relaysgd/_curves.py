@@ -4,6 +4,7 @@ The learning rate is tuned without noise. The paper's code then runs with what i
 best learning rate where it looks for the fastest run; so do we.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,15 +46,11 @@ def tuned(curves: Sequence[str], zetas: Sequence[float]) -> xr.Dataset:
     )
 
 
-def errors(curve: str, zeta2: float, rate: float, steps: int, noise: float = 0.0, keys: int = 1) -> np.ndarray:
-    """Suboptimality after each step, [keys, steps + 1]."""
-    method, topology = split(curve)
-    problem = _quadratics.papers_problem(N, zeta2, DISTANCE, noise)
-
-    def run(key: Any) -> Any:
-        return _quadratics.curve(on(method, topology, N), problem, rate, steps, key if noise else None)
-
-    return np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), keys)))
+def errors(curve: str, zeta2: float, rate: float, steps: int, noise: np.ndarray | None = None) -> np.ndarray:
+    """Suboptimality at the start and after each step, [steps + 1]; [runs, steps + 1] with noise [runs, steps, n, d]."""
+    problem = _quadratics.papers_problem(N, zeta2, DISTANCE)
+    run = functools.partial(_quadratics.curve, on(*split(curve), N), problem, rate, steps)
+    return np.asarray(jax.jit(run)() if noise is None else jax.jit(jax.vmap(run))(noise))
 
 
 def runs(data: xr.Dataset, lengths: Sequence[int]) -> xr.Dataset:
@@ -62,7 +59,7 @@ def runs(data: xr.Dataset, lengths: Sequence[int]) -> xr.Dataset:
     for i, curve in enumerate(data.curve.values):
         for j, (zeta2, steps) in enumerate(zip(data.zeta2.values, lengths, strict=True)):
             rate = float(data.noted_rate[i, j])
-            found[i, j, : steps + 1] = errors(str(curve), float(zeta2), rate, steps)[0]
+            found[i, j, : steps + 1] = errors(str(curve), float(zeta2), rate, steps)
     return data.assign(error=(("curve", "zeta2", "step"), found))
 
 

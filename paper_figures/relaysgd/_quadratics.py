@@ -12,7 +12,7 @@ problems of a stack are searched at the same time, each with a learning rate of 
 import functools
 import json
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -30,17 +30,15 @@ SMALLEST = 0.5
 CHECKS = 1000
 Method = Callable[[Any], optax.GradientTransformationExtraArgs]
 Problem = adozoo.problems.Quadratic
+Stack = tuple[Array, ...]
 
 
-def least_squares(A: Any, b: Any, noise: float = 0.0) -> Problem:
+def least_squares(A: Any, b: Any) -> Problem:
     """The problem with matrices A [n, d, d] and targets b [n, d]; its loss is half of the paper's f."""
     A, b = np.asarray(A, np.float64), np.asarray(b, np.float64)
     curvatures = np.einsum("nji,njk->nik", A, A)
-    problem = adozoo.problems.quadratic(
-        (curvatures + curvatures.transpose(0, 2, 1)) / 2, np.linalg.solve(A, b[..., None])[..., 0]
-    )
-    per_coordinate = jnp.asarray(noise / np.sqrt(A.shape[2]))
-    return replace(problem, noise=per_coordinate, constants=(SMALLEST**2, 1.0))  # the same for all: they are stacked
+    symmetric = (curvatures + curvatures.transpose(0, 2, 1)) / 2
+    return adozoo.problems.quadratic(symmetric, np.linalg.solve(A, b[..., None])[..., 0])
 
 
 def common_optimum(A: np.ndarray, centers: np.ndarray) -> Float[np.ndarray, " d"]:
@@ -48,7 +46,7 @@ def common_optimum(A: np.ndarray, centers: np.ndarray) -> Float[np.ndarray, " d"
     return np.linalg.solve(np.einsum("nji,njk->ik", A, A), np.einsum("nji,njk,nk->i", A, A, centers))
 
 
-def random_least_squares(n: int, zeta2: float, distance: float, seed: int, noise: float = 0.0) -> Problem:
+def random_least_squares(n: int, zeta2: float, distance: float, seed: int) -> Problem:
     """One draw: zeta^2 is hit exactly, and the optimum lies at `distance` from 0, where all nodes start."""
     rng = np.random.default_rng((seed, n))
     left, _, right = np.linalg.svd(rng.normal(size=(n, DIM, DIM)))
@@ -59,7 +57,7 @@ def random_least_squares(n: int, zeta2: float, distance: float, seed: int, noise
     centers *= np.sqrt(zeta2 / np.mean(np.sum(pulls**2, axis=1)))
     direction = rng.normal(size=DIM)
     optimum = distance * direction / np.linalg.norm(direction)
-    return least_squares(A, np.einsum("nij,nj->ni", A, centers + optimum), noise)
+    return least_squares(A, np.einsum("nij,nj->ni", A, centers + optimum))
 
 
 @functools.cache
@@ -68,18 +66,23 @@ def published() -> dict[str, Any]:
     return json.loads((figures.ROOT / "tests/reference/relay_figure_2.json").read_text(encoding="utf-8"))
 
 
-def papers_problem(n: int, zeta2: float, distance: float, noise: float = 0.0) -> Problem:
+def papers_problem(n: int, zeta2: float, distance: float) -> Problem:
     """The problem that the paper's code draws from seed 0, for n = 4, 6, 12 or 32."""
     drawn = {name: np.array(value) for name, value in published()["instances"][str(n)].items() if name != "scale"}
     scale = published()["instances"][str(n)]["scale"][f"{zeta2:g}"]
     A, centers = drawn["A"], drawn["centers"]
     centers = scale * (centers - common_optimum(A, centers)) + distance * drawn["direction"]
-    return least_squares(A, np.einsum("nij,nj->ni", A, centers), noise)
+    return least_squares(A, np.einsum("nij,nj->ni", A, centers))
 
 
-def stack(problems: Sequence[Problem]) -> Problem:
-    """Problems of one shape as one, with a leading axis on every array."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
+def stack(problems: Sequence[Problem]) -> Stack:
+    """Matrices, minimisers and optima of problems of one shape, with a leading axis over problems."""
+    return tuple(map(jnp.stack, zip(*((p.matrices, p.centers, p.optimum) for p in problems), strict=True)))
+
+
+def _unstacked(matrices: Array, centers: Array, optimum: Array) -> Problem:
+    """One problem of a stack, inside `vmap`."""
+    return Problem(matrices, centers, optimum, jnp.zeros(()), *centers.shape, (SMALLEST**2, 1.0))
 
 
 def suboptimality(problem: Problem, params: Float[Array, "n d"]) -> Float[Array, ""]:
@@ -107,7 +110,7 @@ class Outcome:
 
 @functools.partial(jax.jit, static_argnames=("method", "first"))
 def _run(
-    problems: Problem,
+    problems: Stack,
     rates: Array,
     limits: Array,
     checks: Array,
@@ -118,8 +121,8 @@ def _run(
 ) -> tuple[Array, Array, Array]:
     """Run all problems until each has ended; ends, steps and errors [lanes]. `first`: end once below the target."""
 
-    def step(problem: Problem, rate: Array, x: Array, state: Any) -> tuple[Array, Any]:
-        updates, state = method(rate).update(problem.gradient(x), state, x)
+    def step(problem: Stack, rate: Array, x: Array, state: Any) -> tuple[Array, Any]:
+        updates, state = method(rate).update(_unstacked(*problem).gradient(x), state, x)
         return x + updates, state
 
     def advance(_: Any, carry: tuple[Array, Any]) -> tuple[Array, Any]:
@@ -134,7 +137,7 @@ def _run(
         now = checks[check]
         past = jnp.where(check > 0, checks[check - 1], 0)
         params = jax.lax.fori_loop(0, now - past, advance, params)
-        error = jax.vmap(suboptimality)(problems, params[0])
+        error = jax.vmap(lambda problem, x: suboptimality(_unstacked(*problem), x))(problems, params[0])
         initial = jnp.where(check == 0, error, initial)
         three = jnp.stack([before, last, error])
         level = jnp.mean(three, axis=0)
@@ -152,7 +155,7 @@ def _run(
         return check + 1, params, (initial, last, error), ends, steps, errors
 
     lanes = rates.shape[0]
-    x = jax.vmap(lambda problem: problem.init())(problems)
+    x = jnp.zeros_like(problems[1])
     params = (x, jax.vmap(lambda x, rate: method(rate).init(x))(x, rates))
     zeros, none = jnp.zeros(lanes), jnp.zeros(lanes, jnp.int32)
     carry = jax.lax.while_loop(unfinished, look, (0, params, (zeros, zeros, zeros), none, none, zeros))
@@ -212,7 +215,7 @@ def plateau(start: float, target: float) -> Search:
 
 def tune(
     method: Method,
-    problems: Problem,
+    problems: Stack,
     exact: bool = True,
     start: float = 10.0,
     max_steps: int = 20_000,
@@ -228,7 +231,7 @@ def tune(
       max_steps: how long a run may take.
       target: the suboptimality to reach.
     """
-    lanes = problems.matrices.shape[0]
+    lanes = len(problems[0])
     searches: list[Search] = [fastest(start) if exact else plateau(start, target) for _ in range(lanes)]
     asked = [next(search) for search in searches]
     found: list[tuple[float, float] | None] = [None] * lanes
@@ -247,18 +250,15 @@ def tune(
     return best[:, 0], best[:, 1]
 
 
-def curve(method: Method, problem: Problem, rate: float, steps: int, key: Any = None) -> Float[Array, " times"]:
-    """Suboptimality at the start and after each step of one run; with noisy gradients if there is a key."""
+def curve(
+    method: Method, problem: Problem, rate: float, steps: int, noise: Float[Array, "steps n d"] | None = None
+) -> Float[Array, " times"]:
+    """Suboptimality at the start and after each step of one run, with this noise on the gradients."""
+
+    def gradient(params: Array, step: Any, key: Any) -> Array:
+        del key
+        return problem.gradient(params) + (0 if noise is None else noise[step])
+
     x, metrics = problem.init(), {"error": functools.partial(suboptimality, problem)}
-    if key is None:
-        trace = adozoo.simulate(method(rate), problem.gradient, x, steps, metrics=metrics)[2]
-    else:
-
-        def noisy(params: Array, step: Any, noise: Array) -> Array:
-            return problem.exact_gradient(params) + noise
-
-        def noise(key: Array) -> Array:
-            return problem.gradient_noise(key, x.shape, x.dtype)
-
-        trace = adozoo.simulate(method(rate), noisy, x, steps, key=key, metrics=metrics, sample=noise)[2]
+    trace = adozoo.simulate(method(rate), gradient, x, steps, metrics=metrics)[2]
     return jnp.concatenate([suboptimality(problem, x)[None], trace["error"]])
