@@ -59,30 +59,21 @@ def orthogonalize(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a 
     return jnp.stack(columns, axis=-1).astype(matrix.dtype)
 
 
-def gram_schmidt(matrix: Float[Array, "*batch a r"], guard: float = SMALLEST_NORM) -> Float[Array, "*batch a r"]:
-    """`orthogonalize` without its second look: one pass, to the last digit what PowerSGD and PowerGossip publish.
-
-    Columns that are nearly dependent come out nearly, but not quite, orthogonal.
-
-    Args:
-      matrix: [..., a, r]. 16-bit entries are computed with in 32 bits.
-      guard: what is added to norms; 0 leaves columns of zeros as they are.
-
-    Returns:
-      P [..., a, r], in the dtype of `matrix`.
+def directions(factor: Float[Array, "*batch a r"]) -> Float[Array, "*batch a r"]:
+    """`orthogonalize` at any scale: what it takes for zero is then rounding beside the largest entry of each matrix.
 
     Example:
-      >>> p = adozoo._orthogonal.gram_schmidt(jnp.array([[3.0, 1.0], [4.0, 0.0]]))
-      >>> p.round(6)
-      Array([[ 0.6,  0.8],
-             [ 0.8, -0.6]], dtype=float64)
+      >>> adozoo._orthogonal.directions(jnp.array([[3e-20], [4e-20]])).round(6)
+      Array([[0.6],
+             [0.8]], dtype=float64)
     """
-    columns: list[Array] = []
-    for column in jnp.moveaxis(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)), -1, 0):
-        rest = _without(columns, column)
-        norm = _norm(rest)
-        columns.append(rest / (norm + guard if guard else jnp.where(norm > 0, norm, 1)))
-    return jnp.stack(columns, axis=-1).astype(matrix.dtype)
+    largest = jnp.max(jnp.abs(factor), axis=(-2, -1), keepdims=True)
+    return orthogonalize(factor / jnp.where(largest > 0, largest, 1) / SMALLEST_NORM)
+
+
+def alive(factor: Float[Array, "*batch a r"], before: Float[Array, "*batch a r"]) -> Float[Array, "*batch a r"]:
+    """The factor to start from next; a column of zeros would stay so for ever, and gives way to the one before."""
+    return jnp.where(jnp.any(factor != 0, axis=-2, keepdims=True), factor, before)
 
 
 def matrix_shape(like: Any, axis: int = 0) -> tuple[int, int]:

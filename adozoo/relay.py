@@ -43,8 +43,8 @@ class Relayed(NamedTuple):
     """One tree's messages, as last received: m_{j -> i} on row (i, j), and how many models each one sums."""
 
     messages: OnLinks
-    counts: OnLinks | None  # None where every message is known to be complete
-    initial: PyTree | None  # x^0, where lost messages are replaced by it
+    counts: OnLinks | tuple[()]  # empty where every message is known to be complete
+    initial: PyTree  # x^0, where lost messages are replaced by it; else empty
 
 
 class RelayState(NamedTuple):
@@ -100,7 +100,7 @@ def relay_average(
         start = params if share is None else _tree.scale(share, params)
         full = jax.tree.map(lambda x: _rows(sizes, x) * x, links.per_link(start))
         if not links.faulty:
-            return Relayed(OnLinks(full), None, None)
+            return Relayed(OnLinks(full), (), ())
         return Relayed(OnLinks(full), OnLinks(jnp.asarray(sizes, jnp.int32)), start)
 
     def init(params: PyTree) -> RelayState:
@@ -178,14 +178,14 @@ def relay(
     links: Exchange, now: Relayed, values: PyTree, step: Any, overlap: bool = False
 ) -> tuple[PyTree, Array | None, Relayed]:
     """One step of RelaySum: (sums [n, ...], how many values each one holds or None for all n, what was received)."""
-    counted = now.counts is not None
+    counted = isinstance(now.counts, OnLinks)
     old = (now.messages.value, now.counts.value) if counted else (now.messages.value,)
     own = (values, jnp.ones_like(jax.tree.leaves(values)[0], jnp.int32, (links.local_rows,))) if counted else (values,)
     ahead = _tree.add(own, links.collect(old))
     sent = _tree.sub(links.per_link(ahead), old)  # all but what came from the receiver
     received = links.swap(sent, step)
     total = ahead if overlap else _tree.add(own, links.collect(received))
-    after = Relayed(OnLinks(received[0]), OnLinks(received[1]) if counted else None, now.initial)
+    after = Relayed(OnLinks(received[0]), OnLinks(received[1]) if counted else (), now.initial)
     return total[0], total[1] if counted else None, after
 
 
@@ -234,7 +234,7 @@ def _empty(links: Exchange, params: PyTree, counted: bool) -> Relayed:
     """No message has arrived."""
     messages = _tree.zeros_like(links.per_link(params))
     counts = jnp.zeros_like(jax.tree.leaves(messages)[0], jnp.int32, (links.rows,))
-    return Relayed(OnLinks(messages), OnLinks(counts) if counted else None, None)
+    return Relayed(OnLinks(messages), OnLinks(counts) if counted else (), ())
 
 
 def _rows(values: Any, like: Array) -> Array:

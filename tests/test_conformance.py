@@ -207,7 +207,7 @@ def test_vmap_equals_a_loop(entry):
 @EACH
 def test_nodes_have_no_number(entry):
     """Relabelling the nodes of everything relabels the result, but for what nodes or links draw for themselves."""
-    _, run = runner(entry.name)
+    run = runner(entry.name)[0 if entry.fixed_graph else 1]
     learning_rate, W, start, A, b, noise = arguments(entry)
     order = np.array([3, 0, 4, 1, 2])
     relabelled = run(learning_rate, W[order][:, order], start[order], A[order], b[order], noise[:, order])
@@ -242,9 +242,9 @@ def test_failures_on_both_sides_preserve_the_mean(entry):
     both_ways = adozoo.channel.recorded_drops(ring, coins & coins.transpose(0, 2, 1), "keep")
     for fault in (both_ways, adozoo.channel.node_failures(ring, coins[0])):
         path = repeated(fault, entry)
-        for params, state in path:
+        for params, state in path if entry.preserves_mean else ():
             np.testing.assert_allclose(weighted_mean(params, state), START.mean(0), rtol=0, atol=1e-13)
-        assert not np.allclose(path[-1][0], repeated(ring, entry)[-1][0])
+        assert entry.equal_start or not np.allclose(path[-1][0], repeated(ring, entry)[-1][0])
 
 
 @pytest.mark.parametrize("name", [name for name, kind in PAIRS if kind == "column"])
@@ -259,7 +259,8 @@ def test_returned_messages_preserve_the_sum_of_push_sum(name):
 def test_nodes_that_agree_stay_in_agreement_under_drops(entry, lost):
     kept = np.random.default_rng(1).random((3, NODES, NODES)) < 0.5
     lossy = adozoo.channel.recorded_drops(MIXINGS["symmetric"], kept, lost)
-    common = jnp.broadcast_to(jnp.arange(1.0, DIM + 1), (NODES, DIM))
+    # Numbers whose sums do not tie: the larger of two equal ones would be a matter of rounding.
+    common = jnp.broadcast_to(jnp.sqrt(jnp.array([2.0, 3.0, 5.0, 7.0])), (NODES, DIM))
     for params, _ in steps(built(entry, 0.1, lossy), common, 4):
         np.testing.assert_allclose(params, common, rtol=0, atol=1e-13)
 

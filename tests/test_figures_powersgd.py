@@ -4,9 +4,12 @@ import importlib
 import math
 
 import jax
+import numpy as np
 import pytest
+import xarray as xr
 
-from paper_figures.powersgd import _shapes, _tables, table_1
+import adozoo
+from paper_figures.powersgd import _shapes, _tables, error_feedback, table_1
 
 IMAGES, WORDS = _shapes.CIFAR, _shapes.LANGUAGE
 
@@ -100,3 +103,44 @@ def test_unbiased_rows_are_not_the_operators():
     assert claim.numbers == pytest.approx({"rank 1": 1.3202, "rank 2": 1.7606}, abs=1e-4)
     transposed = volume(IMAGES, lambda shape: rows_and_columns(shape)[1] if len(shape) > 1 else shape[0])
     assert round(transposed) == 4
+
+
+def test_the_schedule_is_the_papers():
+    rate = error_feedback.schedule(0.8, 600)
+    assert [float(rate(step)) for step in (0, 5, 10, 299, 300, 499, 500)] == pytest.approx(
+        [0.1, 0.45, 0.8, 0.8, 0.08, 0.08, 0.008]
+    )
+
+
+def test_full_rank_is_sgd_and_rank_two_is_not():
+    def full(rate, key):
+        return adozoo.power_sgd(error_feedback.inner(rate), 64, key)
+
+    methods = error_feedback.METHODS
+    runs = [error_feedback.train(m, 2, 20, (0.2,)) for m in (methods["SGD"], full, methods["rank 2, EF, warm"])]
+    assert runs[0].shape == (1, 2, 2)
+    np.testing.assert_allclose(runs[1], runs[0], rtol=1e-3)
+    assert (np.abs(runs[2] / runs[0] - 1) > 0.02).all()
+    assert sum(x.size for x in jax.tree.leaves(error_feedback.initial(jax.random.key(0)))) == 8970
+
+
+def test_verdicts_on_error_feedback():
+    """Each claim falls with the losses that it is about."""
+    names = list(error_feedback.METHODS)
+    ends = dict(zip(names, (1.0, 0.9, 1.5, 3.0, 9.0, 5.0, 2.0, 99.0), strict=True))
+    rates = np.array([1.0, 0.5])  # of the losses at two learning rates
+
+    def verdicts(**changed):
+        values = {name: changed.get(name.replace(", ", "_").replace(" ", "_"), end) for name, end in ends.items()}
+        noise = 1 + np.array([-0.05, 0.0, 0.05])
+        losses = np.array(list(values.values()))[:, None, None, None] * rates[:, None, None] * noise[:, None]
+        dims = ("algorithm", "rate", "seed", "step")
+        data = xr.Dataset({"loss": (dims, losses)}, {"algorithm": names, "rate": [0.1, 0.2], "step": [10]})
+        assert error_feedback.tuned(data, "SGD") == 0.2
+        return [claim.holds for claim in error_feedback.judge(data)]
+
+    assert verdicts() == [True] * 8
+    assert [i for i, holds in enumerate(verdicts(rank_2_EF_warm=1.3)) if not holds] == [1]
+    assert [i for i, holds in enumerate(verdicts(random_block_EF=1.0)) if not holds] == [3, 4, 7]
+    assert [i for i, holds in enumerate(verdicts(rank_2_warm_no_EF=float("nan"))) if not holds] == []
+    assert [i for i, holds in enumerate(verdicts(rank_2_EF_not_warm=0.8)) if not holds] == [5]

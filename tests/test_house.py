@@ -70,8 +70,8 @@ def test_imports_point_downwards():
 
 
 def test_method_folders_use_only_the_modules_at_the_top():
-    """A method folder never imports another one, nor the flat namespace, which would bring all of them in."""
-    top = {path.stem for path in (ROOT / "adozoo").glob("*.py")} - {"__init__"}
+    """A method folder never imports another one, nor the flat namespace; compressors lie below all of them."""
+    top = {path.stem for path in (ROOT / "adozoo").glob("*.py")} - {"__init__"} | {"compression"}
     wrong = []
     for path in modules("adozoo"):
         _, *folders, _ = path.relative_to(ROOT).parts

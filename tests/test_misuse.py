@@ -17,6 +17,7 @@ MIXINGS = {
     "symmetric": adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.ring(NODES)))),
     "doubly": adozoo.mixing(CYCLE),
     "column": adozoo.mixing(CHORD),
+    "tree": adozoo.mixing(adozoo.graphs.star(NODES)),
     "complete": adozoo.exact_mean(NODES),
 }
 ROW = adozoo.mixing(MIXINGS["column"].matrix.T, stochastic="row")
@@ -24,8 +25,12 @@ PARAMS = jnp.ones((NODES, 2))
 EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 
 
-def build(entry, learning_rate=0.1):
-    return entry.build(learning_rate, next(mix for mix in MIXINGS.values() if entry.admits(mix)))
+def admitted(entry):
+    return next(mix for mix in reversed(MIXINGS.values()) if entry.admits(mix))
+
+
+def build(entry, learning_rate=0.1, **overrides):
+    return entry.build(learning_rate, admitted(entry), **overrides)
 
 
 def assert_refused(call, *words):
@@ -45,18 +50,14 @@ def test_learning_rate(entry, learning_rate):
 @EACH
 def test_numbers_that_are_fractions(entry):
     for name in [key for key, value in entry.hyperparameters.items() if type(value) is float]:
-        for value in (-0.1, 1.5, float("nan")):
-            assert_refused(
-                lambda name=name, value=value: entry.build(0.1, MIXINGS["complete"], **{name: value}), name, repr(value)
-            )
+        for value in (-0.1, float("nan")) if name in entry.unbounded else (-0.1, 1.5, float("nan")):
+            assert_refused(lambda name=name, value=value: build(entry, **{name: value}), name, repr(value))
 
 
 @EACH
 def test_choices(entry):
     for name in [key for key, value in entry.hyperparameters.items() if isinstance(value, str)]:
-        assert_refused(
-            lambda name=name: entry.build(0.1, MIXINGS["complete"], **{name: "none"}), name, "'none'", "one of"
-        )
+        assert_refused(lambda name=name: build(entry, **{name: "none"}), name, "'none'", "one of")
 
 
 @EACH
@@ -119,7 +120,9 @@ def test_a_matrix_is_no_mixing():
 def test_admits():
     one = ENTRIES["dsgd_atc"]
     drawn = adozoo.random_matching(adozoo.graphs.ring(NODES), jax.random.key(0))
-    assert all(entry.admits(adozoo.exact_mean(3)) for entry in ENTRIES.values())
+    assert all(entry.admits(adozoo.exact_mean(3)) for entry in ENTRIES.values() if "tree" not in entry.mixings)
+    assert ENTRIES["relay_sgd"].admits(MIXINGS["tree"])
+    assert not ENTRIES["relay_sgd"].admits(drawn)
     assert one.admits(drawn)
     assert not one.admits(MIXINGS["column"])
 

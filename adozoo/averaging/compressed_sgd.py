@@ -33,10 +33,10 @@ from adozoo.zoo import Entry, register
 
 
 class FeedbackState(NamedTuple):
-    """The errors e, stacked like params (None without feedback), and the compressor's state, one a node."""
+    """The errors e, stacked like params (empty without feedback), and the compressor's state, one a node."""
 
     count: Int[Array, ""]
-    error: PyTree | None
+    error: PyTree
     compressor: PyTree
 
 
@@ -126,7 +126,7 @@ def error_feedback(
     stacked = over_nodes(compressor)
 
     def init(params: PyTree) -> FeedbackState:
-        error = _tree.zeros_like(params) if feedback else None
+        error = _tree.zeros_like(params) if feedback else ()
         return FeedbackState(zero_count(), error, stacked.init(params, key, jnp.arange(node_count(params))))
 
     def update(
@@ -135,7 +135,7 @@ def error_feedback(
         del params, extra
         meant = _tree.add(updates, state.error) if feedback else updates
         sent, inner = stacked.apply(meant, state.compressor)
-        error = _tree.sub(meant, sent) if feedback else None
+        error = _tree.sub(meant, sent) if feedback else ()
         return sent, FeedbackState(increment(state.count), error, inner)
 
     return transformation(init, update)

@@ -11,9 +11,11 @@ average gradient. P and Q go through two all-reduces, one after the other. Tenso
 averaged exactly, and have no error. Weight decay and momentum come after the compression: they are `inner`, with
 `post_momentum` for the paper's x <- x - \eta (d + m), which is not Nesterov's.
 
-The authors' experiments subtract the average \hat\Delta from each node's \Delta_i instead of P Q_i'; the params are the
-same, since only the average error matters, but the single errors random-walk. Their `powersgd` package is another
-method (`variant="package"`): P and Q take turns, each on its own residual, so that s rounds add up to rank s r.
+The authors' experiments divide columns by their norms plus 1e-8, which stops progress where gradients are small, and let
+a gradient of zeros turn Q to zeros for ever; here P is orthonormal at any scale, and a column of zeros gives way to the
+one before. They subtract the average \hat\Delta from each node's \Delta_i instead of P Q_i'; the params are the same,
+since only the average error matters, but the single errors random-walk. Their `powersgd` package is another method
+(`variant="package"`): P and Q take turns, each on its own residual, so that s rounds add up to rank s r.
 
 References: Vogels, Karimireddy, Jaggi, PowerSGD: practical low-rank gradient compression, algorithms 1 and 2.
 """
@@ -30,7 +32,7 @@ from adozoo import _tree
 from adozoo._checks import check_choice, check_mixing, check_number
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
-from adozoo._orthogonal import SMALLEST_NORM, as_matrix, as_tensor, gram_schmidt, matrix_shape
+from adozoo._orthogonal import alive, as_matrix, as_tensor, directions, matrix_shape
 from adozoo.mixing import Mixing, exact_mean
 from adozoo.nodes import node_count
 from adozoo.parts import MomentumState, descent, named
@@ -41,9 +43,9 @@ VARIANTS = ("paper", "package")
 
 
 class Factors(NamedTuple):
-    """One tensor's factors, the same on all nodes: p [n, a, r], or None in the paper's variant, and q [n, b, r]."""
+    """One tensor's factors, the same on all nodes: p [n, a, r], empty in the paper's variant, and q [n, b, r]."""
 
-    p: Array | None
+    p: Array | tuple[()]
     q: Array
 
 
@@ -142,7 +144,7 @@ def power_sgd(
             keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, count), place))
             p, q = (jax.random.normal(own, (m, r), leaf.dtype) for own, m in zip(keys, (a, b), strict=True))
             p, q = (jnp.broadcast_to(factor, (leaf.shape[0], *factor.shape)) for factor in (p, q))
-            factors.append(Factors(p if variant == "package" else None, q))
+            factors.append(Factors(p if variant == "package" else (), q))
         return tuple(factors)
 
     def init(params: PyTree) -> PowerSGDState:
@@ -182,12 +184,13 @@ def _paper_step(
     del iterations
     products = [_product(delta, factor.q) for delta, factor in zip(deltas, factors, strict=True)]
     small, products = mean((small, products), step)
-    left = [gram_schmidt(product, SMALLEST_NORM / mean.n) for product in products]  # published for sums, not means
+    left = [directions(product) for product in products]
     own = [_product(delta.mT, p) for delta, p in zip(deltas, left, strict=True)]
     right = mean(own, step, message=1)
     averages = [_product(p, q.mT) for p, q in zip(left, right, strict=True)]
     errors = [delta - _product(p, q.mT) for delta, p, q in zip(deltas, left, own, strict=True)]
-    return small, averages, errors, tuple(Factors(None, q) for q in right)
+    after = tuple(Factors((), alive(q, factor.q)) for q, factor in zip(right, factors, strict=True))
+    return small, averages, errors, after
 
 
 def _package_step(
@@ -214,7 +217,8 @@ def _package_step(
 
             deltas[place] = deltas[place] - outer(own)
             averages[place] = averages[place] + outer(average)
-            after.append(Factors(_pick(even, v, average)[:, :a], _pick(even, average, v)[:, :b]))
+            p, q = _pick(even, v, average)[:, :a], _pick(even, average, v)[:, :b]
+            after.append(Factors(alive(p, factors[place].p), alive(q, factors[place].q)))
         factors = tuple(after)
     return small, averages, deltas, factors
 
@@ -240,9 +244,10 @@ def _half(delta: Array, factor: Factors, even: Any) -> tuple[Array, Array]:
     return jax.lax.cond(even, padded(left), padded(right))
 
 
-def _orthonormal(matrix: Array) -> Array:
-    """To the last digit, as by a QR decomposition: a residual may be of lower rank, up to rounding."""
-    return gram_schmidt(gram_schmidt(matrix, guard=0), guard=0)
+def _orthonormal(factor: Array) -> Array:
+    """A full set of orthonormal columns, also where the factor has a lower rank, as residuals of late rounds have."""
+    wide = factor.astype(jnp.promote_types(factor.dtype, jnp.float32))
+    return jnp.linalg.qr(wide)[0].astype(factor.dtype)
 
 
 def _half_bits(delta: Array, factor: Factors, even: Any) -> float:

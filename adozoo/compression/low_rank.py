@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from adozoo._orthogonal import SMALLEST_NORM, as_matrix, as_tensor, matrix_shape, orthogonalize
+from adozoo._orthogonal import alive, as_matrix, as_tensor, directions, matrix_shape
 from adozoo.compression._compressor import Compressor, check_count, leafwise, or_whole, scalar_bits, wide
 
 
@@ -58,10 +58,10 @@ def low_rank(rank: int = 1, warm_start: bool = True, iterations: int = 1, axis: 
             start = view.gaussian(x, key, view.sizes(x)[1])
         p, q = start, start
         for _ in range(iterations):
-            p = _directions(matrix @ q)
+            p = directions(matrix @ q)
             q = matrix.T @ p
         payload = (p.astype(x.dtype), q.astype(x.dtype))
-        return payload, _alive(q, start) if warm_start else state
+        return payload, alive(q, start) if warm_start else state
 
     def loss(like: Any) -> float:
         return 1.0 if warm_start else view.best_loss(like)
@@ -232,14 +232,14 @@ def half_low_rank(rank: int = 1, axis: int = 0) -> Compressor:
         matrix = view.matrix(x)
 
         def along_q() -> tuple[PyTree, HalfStep]:
-            known = _directions(state.q)
+            known = directions(state.q)
             p = matrix @ known
-            return (p, known), HalfStep(jnp.array(False), _alive(p, state.p), state.q)
+            return (p, known), HalfStep(jnp.array(False), alive(p, state.p), state.q)
 
         def along_p() -> tuple[PyTree, HalfStep]:
-            known = _directions(state.p)
+            known = directions(state.p)
             q = matrix.T @ known
-            return (known, q), HalfStep(jnp.array(True), state.p, _alive(q, state.q))
+            return (known, q), HalfStep(jnp.array(True), state.p, alive(q, state.q))
 
         (p, q), state = jax.lax.cond(state.along_q, along_q, along_p)
         return (p.astype(x.dtype), q.astype(x.dtype)), state
@@ -297,14 +297,3 @@ class _View(NamedTuple):
     def leafwise(self, tensor: Compressor) -> Compressor:
         """The compressor of pytrees; vectors, scalars and what is empty go whole."""
         return leafwise(or_whole(tensor, lambda like: len(like.shape) < 2 or like.size == 0))
-
-
-def _directions(factor: Float[Array, "n r"]) -> Float[Array, "n r"]:
-    """orth(factor) at any scale: what `orthogonalize` takes for zero is then rounding beside the largest entry."""
-    largest = jnp.max(jnp.abs(factor))
-    return orthogonalize(factor / jnp.where(largest > 0, largest, 1) / SMALLEST_NORM)
-
-
-def _alive(factor: Float[Array, "n r"], before: Float[Array, "n r"]) -> Float[Array, "n r"]:
-    """The factor to start from next; a column of zeros would stay so for ever, and gives way to the one before."""
-    return jnp.where(jnp.any(factor != 0, axis=0, keepdims=True), factor, before)

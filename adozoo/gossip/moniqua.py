@@ -34,10 +34,10 @@ from adozoo.zoo import Entry, register
 
 
 class MoniquaState(NamedTuple):
-    """The key of the noise that all nodes share; None where rounding is to the nearest level."""
+    """The key of the noise that all nodes share; empty where rounding is to the nearest level."""
 
     count: Int[Array, ""]
-    key: Array | None
+    key: Array | tuple[()]
 
 
 def moniqua(
@@ -95,7 +95,7 @@ def moniqua(
 
     def init(params: PyTree) -> MoniquaState:
         del params
-        return MoniquaState(zero_count(), key)
+        return MoniquaState(zero_count(), () if key is None else key)
 
     def update(
         updates: PyTree, state: MoniquaState, params: PyTree | None = None, **extra: Any
@@ -142,10 +142,10 @@ def _centered(z: Array, width: Any) -> Array:
     return z - width * jnp.floor(z / width + 0.5)
 
 
-def _noise(key: Array | None, step: Any, x: PyTree) -> PyTree:
+def _noise(key: Array | tuple[()], step: Any, x: PyTree) -> PyTree:
     """One number a coordinate, the same for all nodes: 1/2, or uniform in [0, 1)."""
     leaves, structure = jax.tree.flatten(x)
-    if key is None:
+    if isinstance(key, tuple):
         return jax.tree.unflatten(structure, [jnp.full(leaf.shape[1:], 0.5, leaf.dtype) for leaf in leaves])
     keys = jax.random.split(jax.random.fold_in(key, step), len(leaves))
     draws = [jax.random.uniform(own, leaf.shape[1:], leaf.dtype) for own, leaf in zip(keys, leaves, strict=True)]

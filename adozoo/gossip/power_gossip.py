@@ -13,8 +13,10 @@ compressed gossip steps, and not one with a better approximation. Tensors with f
 uncompressed, by W, once a step.
 
 The authors' code draws the shared start from a seed that is the concatenation of the two ranks in decimals, which is
-not unique (1|12, 11|2), and its very first step does nothing but advance the rounds' parity; here is a key folded with
-both nodes, and the first step communicates.
+not unique (1|12, 11|2); here is a key folded with both nodes. There the very first step does nothing but advance the
+rounds' parity, since params that are equal, as they are at first, would turn P to zeros, and for ever; here the first
+step communicates, and a column of zeros gives way to the one before. Directions are orthonormal at any scale, where the
+authors' are shorter by a share of 1e-8 / |D v|.
 
 References: Vogels, Karimireddy, Jaggi, Practical low-rank communication compression in decentralized deep learning.
 """
@@ -33,7 +35,8 @@ from adozoo import _tree
 from adozoo._checks import check_choice, check_number, require_params
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
-from adozoo._orthogonal import as_matrix, gram_schmidt, matrix_shape
+from adozoo._orthogonal import alive, as_matrix, matrix_shape
+from adozoo._orthogonal import directions as orth
 from adozoo.exchange import Exchange, OnLinks, exchange
 from adozoo.parts import descent, named
 from adozoo.schedules import check_key
@@ -54,7 +57,7 @@ class PowerGossipState(NamedTuple):
 
     count: Int[Array, ""]
     directions: OnLinks
-    since: OnLinks | None  # the round in which a side's directions were drawn, where messages may get lost
+    since: OnLinks | tuple[()]  # the round in which a side's directions were drawn; empty if no message can get lost
 
 
 def power_gossip(
@@ -143,13 +146,13 @@ def power_gossip_average(
     check_choice("power_gossip", "orthogonalization", orthogonalization, ORTHOGONALIZATIONS)
     if orthogonalization == "sign" and rank != 1:
         raise ValueError(f"power_gossip: orthogonalization='sign' needs rank=1, got rank={rank!r}.")
-    edges = _Edges(exchange(graph), rank, key, diffusion_rate, _signs if orthogonalization == "sign" else gram_schmidt)
+    edges = _Edges(exchange(graph), rank, key, diffusion_rate, _signs if orthogonalization == "sign" else orth)
     links = edges.links
 
     def init(params: PyTree) -> PowerGossipState:
         matrices, _ = _take_apart(jax.tree.leaves(params))
         never = links.here(jnp.zeros(len(links.own), jnp.int32))
-        since = OnLinks(never) if links.faulty else None
+        since = OnLinks(never) if links.faulty else ()
         return PowerGossipState(zero_count(), OnLinks(edges.draw(matrices, never)), since)
 
     def update(
@@ -171,7 +174,7 @@ def power_gossip_average(
         new = jax.tree.unflatten(structure, _put_together(leaves, matrices, vectors))
         if overlap:
             new = _tree.add(new, updates)
-        kept = OnLinks(now[0]), OnLinks(now[1]) if links.faulty else None
+        kept = OnLinks(now[0]), OnLinks(now[1]) if links.faulty else ()
         return _tree.sub(new, params), PowerGossipState(increment(state.count), *kept)
 
     return transformation(init, update)
@@ -233,12 +236,13 @@ class _Edges:
         averaged = _tree.sub(vectors, links.collect([_rows(weights, x) * x for x in differences[0]]))
         larger = links.here(np.where(np.asarray(links.own) > np.asarray(links.other), 1, -1))
         moved, after = [], []
-        for matrix, (v, _), difference in zip(matrices, asked, differences[1], strict=True):
+        for matrix, (v, _), difference, now in zip(matrices, asked, differences[1], directions, strict=True):
             a, b = matrix.shape[1:]
             pull = _rows(self.diffusion_rate * weights, v) * v
             moved.append(matrix - self._outer(_pick(odd, difference, pull)[:, :a], _pick(odd, pull, difference)[:, :b]))
             canonical = _rows(larger, difference) * difference  # the larger node's minus the smaller one's
-            after.append(Directions(_pick(odd, canonical, v)[:, :a], _pick(odd, v, canonical)[:, :b]))
+            p, q = _pick(odd, canonical, v)[:, :a], _pick(odd, v, canonical)[:, :b]
+            after.append(Directions(alive(p, now.p), alive(q, now.q)))
         if since is None:
             return averaged, moved, (tuple(after), None)
         since = jnp.where(common, since, number)

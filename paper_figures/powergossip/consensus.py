@@ -39,12 +39,21 @@ LEVELS = (1e-2, 1e-4, 1e-6)
 
 
 class Tuned(NamedTuple):
-    """The best run of a grid, its parameters, and the last error at each consensus step (with the best bound)."""
+    """The best run of a grid and its parameters, and what else the grid has.
+
+    Attributes:
+      run: the run with the lowest error at the end.
+      consensus_step: of that run.
+      theta: of that run.
+      ends: the last error at each consensus step, with the best run's theta.
+      least: the fewest Mbit to each of LEVELS, over the whole grid.
+    """
 
     run: _consensus.Run
     consensus_step: float
     theta: float
     ends: np.ndarray
+    least: np.ndarray
 
 
 def other(name: str, mix: Any, consensus_step: Any, theta: Any, shape: Sequence[int]) -> Any:
@@ -69,7 +78,10 @@ def tune(name: str, data: str, budget: float, steps: np.ndarray, thetas: np.ndar
     found = np.asarray(lanes(jnp.asarray(steps, jnp.float32), jnp.asarray(thetas, jnp.float32)))
     ends = np.where(np.isfinite(found[..., -1]), found[..., -1], np.inf)
     i, j = np.unravel_index(ends.argmin(), ends.shape)
-    return Tuned(_consensus.Run(found[i, j][None], bits), float(steps[i]), float(thetas[j]), ends[:, j])
+    every = found.reshape(-1, found.shape[-1])
+    least = [min(_consensus.first_below(errors, level) for errors in every) * bits / 1e6 for level in LEVELS]
+    run = _consensus.Run(found[i, j][None], bits)
+    return Tuned(run, float(steps[i]), float(thetas[j]), ends[:, j], np.array(least))
 
 
 def compute(full: bool) -> xr.Dataset:
@@ -79,6 +91,7 @@ def compute(full: bool) -> xr.Dataset:
     errors = np.full((len(budgets), len(STYLES), max(budgets.values())), np.nan)  # nan: the bits are used up
     bits, chosen = np.zeros(errors.shape[:2]), np.full((2, *errors.shape[:2]), np.nan)
     ends = np.full((len(budgets), len(TUNED), len(steps)), np.nan)
+    least = np.full((len(budgets), len(TUNED), len(LEVELS)), np.nan)
     for i, (data, rounds) in enumerate(budgets.items()):
         warm = _consensus.run(power_gossip(), data, rounds)
         runs = [
@@ -89,7 +102,7 @@ def compute(full: bool) -> xr.Dataset:
         for k, name in enumerate(TUNED):
             best = tune(name, data, rounds * warm.bits, steps, thetas)
             chosen[:, i, len(runs)] = best.consensus_step, best.theta
-            ends[i, k] = best.ends
+            ends[i, k], least[i, k] = best.ends, best.least
             runs.append(best.run)
         for j, run in enumerate(runs):
             errors[i, j, : run.errors.shape[1]] = run.errors[0]
@@ -101,6 +114,7 @@ def compute(full: bool) -> xr.Dataset:
             "consensus_step": (("start", "algorithm"), chosen[0]),
             "theta": (("start", "algorithm"), chosen[1]),
             "end": (("start", "tuned", "grid"), ends),
+            "least": (("start", "tuned", "level"), least),
         },
         {
             "start": list(budgets),
@@ -108,6 +122,7 @@ def compute(full: bool) -> xr.Dataset:
             "step": 1 + np.arange(errors.shape[-1]),
             "tuned": list(TUNED),
             "grid": steps,
+            "level": list(LEVELS),
         },
     )
 
@@ -147,20 +162,26 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
         for level in LEVELS
     }
 
-    def first(start: str, level: float, names: Sequence[str]) -> bool:
-        return all(sent[start, warm, level] < sent[start, name, level] for name in names)
+    def race(start: str, level: float) -> figures.Claim:
+        return figures.Claim(
+            f"PowerGossip with warm start sends least until the disagreement is below {level:g}: {start}",
+            all(sent[start, warm, level] < sent[start, name, level] for name in STYLES if name != warm),
+            {f"{name}, Mbit": sent[start, name, level] for name in STYLES},
+        )
 
-    def against(names: Sequence[str]) -> list[figures.Claim]:
-        """At each level, on which data PowerGossip sends least."""
-        return [
-            figures.Claim(
-                f"PowerGossip with warm start sends least until the disagreement is below {level:g}: {start}",
-                first(start, level, names),
-                {f"{name}, Mbit": sent[start, name, level] for name in (warm, *names)},
-            )
-            for start in starts
-            for level in LEVELS[:2]
-        ]
+    def oracle(level: float) -> figures.Claim:
+        least = data.least.sel(level=level)
+        return figures.Claim(
+            f"it does so on all data even if the others are tuned for {level:g} instead of the end",
+            all(sent[start, warm, level] < float(least.sel(start=start).min()) for start in starts),
+            {
+                f"{start}: PowerGossip, {', '.join(TUNED)}, Mbit": (
+                    sent[start, warm, level],
+                    *least.sel(start=start).values.tolist(),
+                )
+                for start in starts
+            },
+        )
 
     reached = {
         f"{start}, {name}": float((data.end.sel(start=start, tuned=name) < LEVELS[0]).mean())
@@ -179,18 +200,18 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
         for name in TUNED
     }
     return [
-        *against([name for name in STYLES if name != warm]),
+        *(race(start, level) for level in LEVELS[:2] for start in starts),
+        *(oracle(level) for level in LEVELS[:2]),
         figures.Claim(
-            "PowerGossip gets below 1e-6 on all data with nothing tuned, and none of the tuned methods on any (at equal "
-            "bits)",
+            "with nothing tuned PowerGossip gets below 1e-6 on all data; none of the others does on any, at equal bits",
             all(np.isfinite(list(finest.values())))
             and not any(np.isfinite(sent[start, name, LEVELS[-1]]) for start in starts for name in TUNED),
             finest | settings,
         ),
         figures.Claim(
-            "the others depend on their consensus step: less than half of the grid gets below 1e-2 (Moniqua: with its "
+            "the others depend on their consensus step: at most half of the grid gets below 1e-2 (Moniqua: with its "
             "best bound)",
-            all(share < 0.5 for share in reached.values()),
+            all(share <= 0.5 for share in reached.values()),
             {f"{name}: share of the grid": share for name, share in reached.items()},
         ),
     ]
