@@ -102,14 +102,12 @@ class Exchange:
     def collect(self, tree: PyTree) -> PyTree:
         """The sum over each node's own links: leaves [rows, ...] -> [n, ...], in the leaf's dtype."""
         self.check(tree)
-        even = len(self.own) == np.asarray(self.slots).size
-        return jax.tree.map(lambda x: collect_leaf(x, self.own, self.slots, self.n, even), tree)
+        return jax.tree.map(lambda x: collect_leaf(x, self.own, self.slots, self.n, self.even), tree)
 
     def to_slots(self, tree: PyTree) -> PyTree:
         """Rows by node: leaves [rows, ...] -> [n, k, ...], k the largest number of links; zeros where there are fewer."""
         self.check(tree)
-        even = len(self.own) == np.asarray(self.slots).size
-        return jax.tree.map(lambda x: slots_leaf(x, self.slots, self.n, even), tree)
+        return jax.tree.map(lambda x: slots_leaf(x, self.slots, self.n, self.even), tree)
 
     def from_slots(self, tree: PyTree) -> PyTree:
         """Undo `to_slots`: leaves [n, k, ...] -> [rows, ...]."""
@@ -172,6 +170,11 @@ class Exchange:
     def exchange(self) -> "Exchange":
         """Itself: methods take mixings and exchanges alike."""
         return self
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether every node has as many links, so that no row is padding."""
+        return bool((np.asarray(self.slots) < len(self.own)).all())
 
     @property
     def bounded(self) -> bool:

@@ -54,13 +54,13 @@ class LocalExchange(Exchange):
         self._check_place(tree, self.rows)
         own, slots = self.here(self._local_own[1]), self.here(self._local_slots)
         return jax.tree.map(
-            lambda x: collect_leaf(varying(x, self.axis), own, slots, self.local_rows, self._even), tree
+            lambda x: collect_leaf(varying(x, self.axis), own, slots, self.local_rows, self.even), tree
         )
 
     def to_slots(self, tree: PyTree) -> PyTree:
         self._check_place(tree, self.rows)
         slots = self.here(self._local_slots)
-        return jax.tree.map(lambda x: slots_leaf(varying(x, self.axis), slots, self.local_rows, self._even), tree)
+        return jax.tree.map(lambda x: slots_leaf(varying(x, self.axis), slots, self.local_rows, self.even), tree)
 
     def from_slots(self, tree: PyTree) -> PyTree:
         self._check_place(tree, self.local_rows)
@@ -72,7 +72,7 @@ class LocalExchange(Exchange):
 
         def move(x: Array) -> Array:
             heard = self.route.permute(varying(x, self.axis), self.axis)
-            if self._even:
+            if self.even:
                 return heard
             real = self.here(self._real).reshape((-1,) + (1,) * (x.ndim - 1))
             return jnp.where(real, heard, 0)
@@ -83,11 +83,6 @@ class LocalExchange(Exchange):
     def _real(self) -> np.ndarray:
         """Which rows are no padding."""
         return np.asarray(self.own) != np.asarray(self.other)
-
-    @cached_property
-    def _even(self) -> bool:
-        """Whether every node has as many links, so that no row is padding."""
-        return len(self.own) == np.asarray(self.slots).size
 
     @cached_property
     def _local_own(self) -> tuple[np.ndarray, np.ndarray]:

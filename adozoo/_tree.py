@@ -40,6 +40,12 @@ def zeros_like(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.zeros_like, tree)
 
 
+def placed_like(tree: PyTree, params: PyTree) -> PyTree:
+    """The same rows [n, ...], typed as living where the rows of params live: a scan in `shard_map` asks for that."""
+    flags = jnp.zeros_like(jax.tree.leaves(params)[0], bool, (jax.tree.leaves(params)[0].shape[0],))
+    return jax.tree.map(lambda x: jnp.where(flags.reshape((-1,) + (1,) * (x.ndim - 1)), x, x), tree)
+
+
 def half(x: PyTree, y: PyTree) -> PyTree:
     """(x + y) / 2: what the lazy matrix (I + W) / 2 does, given x and W x."""
     return jax.tree.map(lambda a, b: 0.5 * (a + b), x, y)

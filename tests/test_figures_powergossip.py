@@ -50,7 +50,7 @@ def test_starts():
     assert not np.array_equal(photographs, others)
     assert sorted(photographs.sum((1, 2))) == pytest.approx(sorted(others.sum((1, 2))))
     values = np.linalg.svd(_consensus.smooth_images(0)[0], compute_uv=False)
-    assert values[5] > 5 * values[6]
+    assert values[0] > 50 * values[6]
     assert values[6] < 2.1 * _consensus.NOISE * 64**0.5
 
 
@@ -60,22 +60,18 @@ def test_first_below():
 
 
 def test_the_bound_for_random_directions():
-    """In expectation, from a start in the slowest mode, for a matrix of rank one: v is met in a quarter of its length."""
+    """In expectation, from a start in the slowest mode."""
     mode = np.cos(2 * np.pi * np.arange(8) / 8)
-    x = jnp.asarray(mode[:, None, None] * np.outer([1, 0, 0, 0], [0, 1, 0, 0]))
+    x = jnp.asarray(mode[:, None, None] * np.outer([1, 0, 0, 0], [0, 1, 0, 0]), jnp.float32)
     method = _consensus.power_gossip(warm_start=False)
-    keys = jax.random.split(jax.random.key(0), 4000)
-    ratios = jax.vmap(lambda key: _consensus.errors(method(_consensus.MIX, key), x, 1)[0])(keys)
+    one = jax.jit(jax.vmap(lambda key: _consensus.errors(method(_consensus.MIX, key), x, 1)[0]))
+    ratios = one(jax.random.split(jax.random.key(0), 2000))
     bound = warm_start.bound((4, 4))
     assert ratios.mean() <= bound < 1
-    # D v v' is a quarter of D on average, and v v' has independent v on all edges: the first moment alone says how much.
+    # Of D, D v v' is a quarter on average: what the first moment alone would do.
     first, rate = 1 - 0.8047378541, _consensus.DIFFUSION_RATE
     assert ratios.mean() >= 1 - 2 * rate * first / 4 - 0.01
     assert bound == pytest.approx(1 - rate * (2 - rate * 4 / 3) * first / 4, rel=1e-9)
-
-
-def test_two_rounds_are_two_steps():
-    assert warm_start.two_rounds("smooth images", (0,)) < 1e-2
 
 
 @pytest.mark.parametrize(

@@ -86,17 +86,17 @@ def compressed_sgd(
                 f"compressed_sgd: mean must be an exact average, got a {type(mean).__name__} mixing. Pass "
                 f"adozoo.exact_mean({mean.n}); for compressed gossip see adozoo.choco_sgd."
             )
-    feed = error_feedback(compressor, key, feedback)
+    feed = _feedback(compressor, key, feedback, mean)
     stacked = over_nodes(compressor)
 
     def update(
         updates: PyTree, state: FeedbackState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, FeedbackState]:
         del extra
-        n = node_count(updates)
+        average = exact_mean(node_count(updates)) if mean is None else mean
         sent, after = feed.update(updates, state, params)
-        bits = stacked.bits(updates) * (1 if compressor.additive else n / 2)
-        return (exact_mean(n) if mean is None else mean)(Sized(sent, bits), state.count).value, after
+        bits = stacked.bits(updates) * (1 if compressor.additive else average.n / 2)
+        return average(Sized(sent, bits), state.count).value, after
 
     average = transformation(feed.init, update)
     return named("compressed_sgd", optax.chain(average, optax.with_extra_args_support(inner)))
@@ -121,13 +121,21 @@ def error_feedback(
       >>> first, tx.update(0 * u, state)[0]
       (Array([[0., 3.]], dtype=float64), Array([[1., 0.]], dtype=float64))
     """
+    return _feedback(compressor, key, feedback, None)
+
+
+def _feedback(
+    compressor: Compressor, key: Any, feedback: bool, mean: Mixing | None
+) -> optax.GradientTransformationExtraArgs:
+    """`error_feedback`, for the nodes that have their rows where `mean` is called."""
     key = jax.random.key(0) if key is None else key
     check_key("error_feedback", key)
     stacked = over_nodes(compressor)
 
     def init(params: PyTree) -> FeedbackState:
         error = _tree.zeros_like(params) if feedback else ()
-        return FeedbackState(zero_count(), error, stacked.init(params, key, jnp.arange(node_count(params))))
+        nodes = jnp.arange(node_count(params)) if mean is None else mean.own_nodes
+        return FeedbackState(zero_count(), error, stacked.init(params, key, nodes))
 
     def update(
         updates: PyTree, state: FeedbackState, params: PyTree | None = None, **extra: Any
@@ -151,7 +159,7 @@ def _gathered(compressor: Compressor) -> Any:
 
 
 _FEEDBACK = "Karimireddy et al., ICML 2019"
-for _name, _title, _paper, _compressor, _feedback in (
+for _name, _title, _paper, _compressor, _feeds in (
     ("ef_sign_sgd", "EF-signSGD", _FEEDBACK, scaled_sign(), True),
     ("ef_top_k", "Top-k SGD with error feedback", "Stich, Cordonnier, Jaggi, NeurIPS 2018", top_k(0.5), True),
     ("qsgd", "QSGD", "Alistarh et al., NeurIPS 2017", qsgd(levels=4), False),
@@ -164,7 +172,7 @@ for _name, _title, _paper, _compressor, _feedback in (
             _title,
             _paper,
             frozenset({"complete"}),
-            {"compressor": _compressor, "feedback": _feedback},
+            {"compressor": _compressor, "feedback": _feeds},
             linear=False,
             leafwise=True,
             exact=False,

@@ -150,7 +150,7 @@ def power_sgd(
     def init(params: PyTree) -> PowerSGDState:
         leaves = jax.tree.leaves(params)
         errors = tuple(jnp.zeros_like(m) for m in _matrices(filter(compressed, leaves), axis)) if feedback else ()
-        return PowerSGDState(zero_count(), draw(leaves, 0), errors)
+        return PowerSGDState(zero_count(), _tree.placed_like(draw(leaves, 0), params), errors)
 
     def update(
         grads: PyTree, state: PowerSGDState, params: PyTree | None = None, **extra: Any

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from adozoo._tree import placed_like
+
 
 class Compressor(NamedTuple):
     """Functions over one node's pytree, and what is known of them. `over_nodes` applies them to stacked pytrees.
@@ -219,8 +221,10 @@ def over_nodes(compressor: Compressor) -> Stacked:
 
     def init(params: PyTree, key: Array, nodes: Array) -> PyTree:
         if compressor.shared:
-            return jax.vmap(lambda own: compressor.init(own, key))(params)
-        return jax.vmap(lambda own, node: compressor.init(own, jax.random.fold_in(key, node)))(params, nodes)
+            states = jax.vmap(lambda own: compressor.init(own, key))(params)
+        else:
+            states = jax.vmap(lambda own, node: compressor.init(own, jax.random.fold_in(key, node)))(params, nodes)
+        return placed_like(states, params)
 
     def one(tree: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         payload, state = compressor.compress(tree, state)

@@ -24,7 +24,7 @@ from adozoo.parts import named
 from adozoo.zoo import Entry, register
 
 D2_EIGENVALUE = -1 / 3
-"""D2 is unstable for every step size unless the smallest eigenvalue of W exceeds this."""
+"""D2 is unstable for small step sizes unless the smallest eigenvalue of W exceeds this."""
 
 
 class DiffusionState(NamedTuple):
@@ -102,7 +102,7 @@ def d2(learning_rate: Any, mix: Mixing) -> optax.GradientTransformationExtraArgs
         if smallest <= D2_EIGENVALUE + 1e-6:  # weights may be held in float32
             raise ValueError(
                 f"d2: the smallest eigenvalue of mix must exceed -1/3, got {smallest:.6f} (n = {mix.n}): D2 is "
-                "unstable there for every step size. Use adozoo.mixing(adozoo.weights.lazy(mix.matrix)) or "
+                "unstable there for small step sizes. Use adozoo.mixing(adozoo.weights.lazy(mix.matrix)) or "
                 "adozoo.exact_diffusion."
             )
     return _diffusion("d2", learning_rate, mix, lazy=False)

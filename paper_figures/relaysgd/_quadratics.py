@@ -82,7 +82,8 @@ def stack(problems: Sequence[Problem]) -> Stack:
 
 def _unstacked(matrices: Array, centers: Array, optimum: Array) -> Problem:
     """One problem of a stack, inside `vmap`."""
-    return Problem(matrices, centers, optimum, jnp.zeros(()), *centers.shape, (SMALLEST**2, 1.0))
+    n, dim = centers.shape
+    return Problem(matrices, centers, optimum, jnp.zeros(()), n, dim, (SMALLEST**2, 1.0))
 
 
 def suboptimality(problem: Problem, params: Float[Array, "n d"]) -> Float[Array, ""]:
@@ -123,7 +124,7 @@ def _run(
 
     def step(problem: Stack, rate: Array, x: Array, state: Any) -> tuple[Array, Any]:
         updates, state = method(rate).update(_unstacked(*problem).gradient(x), state, x)
-        return x + updates, state
+        return optax.apply_updates(x, updates), state  # type: ignore[return-value]
 
     def advance(_: Any, carry: tuple[Array, Any]) -> tuple[Array, Any]:
         return jax.vmap(step)(problems, rates, *carry)

@@ -24,6 +24,7 @@ def main() -> None:
         adozoo.mixing(directed),
         adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.torus(4, 4)))),
         adozoo.exact_mean(N),
+        adozoo.mixing(adozoo.graphs.heap_binary_tree(N)),
     )
     shapes = {"w": jax.ShapeDtypeStruct((N, 3), jnp.float32), "b": jax.ShapeDtypeStruct((N,), jnp.float32)}
     rows = jax.NamedSharding(mesh, jax.P("nodes"))

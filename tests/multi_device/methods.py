@@ -25,7 +25,7 @@ def choices(n: int) -> list[adozoo.Mixing]:
     directed.add_edges_from([(0, n // 2), (1, n - 2)])
     ring = adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.ring(n))))
     hard = adozoo.mixing(directed) if n == DEVICES else adozoo.one_peer_exponential(n)
-    return [hard, ring, adozoo.exact_mean(n)]
+    return [hard, ring, adozoo.exact_mean(n), adozoo.mixing(adozoo.graphs.heap_binary_tree(n))]
 
 
 def runs(spread: Callable[[adozoo.Mixing], adozoo.Mixing], n: int) -> Callable[..., Any]:
@@ -60,10 +60,12 @@ def distances(results: Any, expected: Any) -> dict[str, float]:
 
 
 def strays(results: Any, n: int) -> list[str]:
-    """Leaves with a row a node that are not spread by rows over the mesh."""
+    """Leaves with rows, for nodes or for links, that are not spread by rows over the mesh."""
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(results):
-        if leaf.ndim and (leaf.shape[0] != n or leaf.sharding.shard_shape(leaf.shape)[0] != n // DEVICES):
+        of_links = any(getattr(key, "name", "") in ("messages", "directions", "since") for key in path)
+        rows = leaf.shape[0] if leaf.ndim else 0
+        if rows and ((rows != n and not of_links) or leaf.sharding.shard_shape(leaf.shape)[0] != rows // DEVICES):
             found.append(jax.tree_util.keystr(path))
     return found
 

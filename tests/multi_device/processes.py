@@ -14,7 +14,7 @@ import adozoo
 from adozoo import placement
 
 N, STEPS = 8, 10
-METHODS = ("dsgd_momentum", "diging", "extra", "sgp", "all_reduce_sgd", "local_dsgd")
+METHODS = ("dsgd_momentum", "diging", "extra", "sgp", "all_reduce_sgd", "local_dsgd", "relay_sgd", "power_gossip")
 
 
 def main(port: str, process: str, processes: str) -> None:
@@ -35,9 +35,10 @@ def main(port: str, process: str, processes: str) -> None:
         return tx, jax.jit(steps)
 
     report = {"devices": [len(jax.local_devices()), len(jax.devices())], "distances": {}, "own rows": True}
+    given = (adozoo.mixing(directed), ring, adozoo.exact_mean(N), adozoo.mixing(adozoo.graphs.heap_binary_tree(N)))
     for name in METHODS:
         entry = adozoo.zoo.entry(name)
-        mix = next(m for m in (adozoo.mixing(directed), ring, adozoo.exact_mean(N)) if entry.admits(m))
+        mix = next(m for m in given if entry.admits(m))
         expected = np.asarray(run(name, mix)[1](*map(jnp.asarray, data))[0])
         tx, steps = run(name, placement.place(mix, mesh))
         shared = placement.shard(data, mesh)
