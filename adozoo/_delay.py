@@ -28,7 +28,7 @@ class DelayedState(NamedTuple):
 class _Memory(Wrapper):
     """Stands in for the mixing during one update: hands out delayed messages and notes in `sent` what was sent."""
 
-    base: Mixing
+    base: Any
     delays: np.ndarray
     longest: int
     before: tuple[PyTree, ...] | None

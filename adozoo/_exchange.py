@@ -105,7 +105,7 @@ class Exchange:
         return jax.tree.map(lambda x: collect_leaf(x, self.own, self.slots, self.n, self.even), tree)
 
     def to_slots(self, tree: PyTree) -> PyTree:
-        """Rows by node: leaves [rows, ...] -> [n, k, ...], k the largest number of links; zeros where there are fewer."""
+        """Rows by node: leaves [rows, ...] -> [n, k, ...], k being the most links of a node, padded with zeros."""
         self.check(tree)
         return jax.tree.map(lambda x: slots_leaf(x, self.slots, self.n, self.even), tree)
 
@@ -231,14 +231,14 @@ def build(matrix: sp.csr_array, name: str = "exchange") -> Exchange:
       ValueError: if the graph is directed: a message must have a way back.
     """
     csr = sp.csr_array(matrix)
-    n = csr.shape[0]
     diagonal = csr.diagonal()
+    n = diagonal.size
     off = sp.csr_array(csr - sp.dia_array((diagonal[None], [0]), shape=csr.shape))
     off.eliminate_zeros()
     off.sort_indices()
     degrees = np.diff(off.indptr)
     own, other = np.repeat(np.arange(n), degrees), off.indices.astype(np.int64)
-    back = np.lexsort((own, other))  # in the order of (other, own), row k belongs to the same edge as row k of (own, other)
+    back = np.lexsort((own, other))  # row k by (other, own) and row k by (own, other): one edge
     if not (np.array_equal(other[back], own) and np.array_equal(own[back], other)):
         raise ValueError(
             f"{name}: the graph of these {n} nodes is directed, but messages on links need both directions. Use an "

@@ -1,4 +1,4 @@
-"""Exchanges over several devices: each holds its nodes' rows, and a swap moves those whose other side lives elsewhere."""
+"""Exchanges over several devices: each holds its nodes' rows; a swap moves those whose other side lives elsewhere."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -53,9 +53,7 @@ class LocalExchange(Exchange):
     def collect(self, tree: PyTree) -> PyTree:
         self._check_place(tree, self.rows)
         own, slots = self.here(self._local_own[1]), self.here(self._local_slots)
-        return jax.tree.map(
-            lambda x: collect_leaf(varying(x, self.axis), own, slots, self.local_rows, self.even), tree
-        )
+        return jax.tree.map(lambda x: collect_leaf(varying(x, self.axis), own, slots, self.local_rows, self.even), tree)
 
     def to_slots(self, tree: PyTree) -> PyTree:
         self._check_place(tree, self.rows)
@@ -101,8 +99,8 @@ class LocalExchange(Exchange):
         for leaf in jax.tree.leaves(tree):
             if not jnp.ndim(leaf) or jnp.shape(leaf)[0] != rows:
                 raise ValueError(
-                    f"local exchange: n = {self.n} nodes over the {self.size} devices of axis {self.axis!r}. Here every "
-                    f"leaf needs a leading axis of length {rows}, got one of shape {jnp.shape(leaf)}. Give shard_map "
+                    f"local exchange: n = {self.n} nodes over the {self.size} devices of axis {self.axis!r}. Here "
+                    f"every leaf needs a leading axis of length {rows}, got one of shape {jnp.shape(leaf)}. Give shard_map "
                     f"in_specs=jax.P({self.axis!r}), or pmap adozoo.placement.split(tree, {self.size})."
                 )
 

@@ -129,8 +129,8 @@ class Mixing:
             )
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
             raise ValueError(
-                f"exchange: the graph of this {type(self).__name__} mixing is traced, so its links are not known. Build "
-                "the mixing outside of jit and vmap."
+                f"exchange: the graph of this {type(self).__name__} mixing is traced, so its links are not known. "
+                "Build the mixing outside of jit and vmap."
             )
         return build(self.sparse_matrix())
 

@@ -247,8 +247,8 @@ def _lossy(name: str, mix: Any, arrived: Any, lost: str | None) -> Any:
     if isinstance(mix, Exchange):
         if lost is not None:
             raise ValueError(
-                f"{name}: lost={lost!r} says what a lost message does to a mixing's weights; over an exchange the method "
-                "itself decides. Leave `lost` out."
+                f"{name}: lost={lost!r} says what a lost message does to a mixing's weights; over an exchange the "
+                "method itself decides. Leave `lost` out."
             )
         return _lossy_exchange(mix, arrived)
     if lost is None:

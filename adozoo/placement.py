@@ -21,7 +21,7 @@ dense                              p - 1 blocks, passed round one by one: nobody
 exact mean                         one all-reduce of one row
 schedule (`cycle`)                 what the member of that step costs
 drawn weights, faults              what the base graph costs: messages are masked where they arrive
-exchange (relay, power gossip)     each message once, in as many collective-permutes as the busiest device has neighbours
+exchange (relay, PowerGossip)      each message once, in as many `ppermute`s as the busiest device has neighbours
 =================================  =====================================================================================
 
 Leaves of 16 bits travel in 16 bits and are summed in 32 (the all-reduce sums on its way, hence travels in 32). Weights
@@ -193,7 +193,7 @@ def join(tree: PyTree) -> PyTree:
 
 
 def local(mix: Any, axis_name: str, size: int) -> Any:
-    """The same mixing or exchange for use inside `jax.shard_map` or `jax.pmap`, where leaves are blocks of n / size rows.
+    """The same mixing or exchange inside `jax.shard_map` or `jax.pmap`, where leaves are blocks of n / size rows.
 
     Device k of the axis holds nodes k n / size, ..., (k + 1) n / size - 1. The result answers `n`, `matrix` and so on
     for the whole network; only what it is called with is local.
@@ -282,7 +282,7 @@ def _over_mesh(base: Mixing, tree: PyTree, step: Array, mesh: Any, axis: str, me
 
 
 def place(mix: Any, mesh: Mesh | AbstractMesh, axis: str | None = None) -> Any:
-    """The same mixing or exchange for leaves sharded over a mesh: halo exchange by collective-permutes, and the sharding stays.
+    """The same for leaves sharded over a mesh: messages go by collective-permutes, and the sharding stays.
 
     Works under jit, vmap (over step sizes, say), scan, grad, and over several processes.
 

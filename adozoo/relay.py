@@ -2,7 +2,7 @@ r"""RelaySum over trees: exact sums of everybody's values, each as old as its wa
 
 In step t node i has a value z_i. Along each edge of a tree it relays everything but what came from the receiver,
 
-    m_{i -> j}^t = z_i^t + \sum_{k != j} m_{k -> i}^{t-1},        s_i^t = z_i^t + \sum_j m_{j -> i}^t = \sum_j z_j^{t - \tau_ij},
+    m_{i -> j}^t = z_i^t + \sum_{k != j} m_{k -> i}^{t-1},    s_i^t = z_i^t + \sum_j m_{j -> i}^t = \sum_j z_j^{t-\tau_ij},
 
 with \tau_ij = max(d_ij - 1, 0) for hop distances d_ij; with `overlap` s_i uses m^{t-1}, and \tau_ij = d_ij, so that
 messages travel while the next gradient is computed. Counts c travel along, by the same recursion with z = 1: \bar n_i =
@@ -57,7 +57,7 @@ class RelayState(NamedTuple):
 def relay_average(
     tree: Any, normalization: str = "initial", overlap: bool = False, share: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Talk over a tree after the local step: x_i <- the average of all z_j = x_j + u_j, each as old as its way is long.
+    r"""Talk over a tree after the local step: x_i <- the average of all z_j = x_j + u_j, each as old as its way is.
 
     With a `share` \kappa (RelaySum/Mix) only that part of the model is relayed: z = \kappa x + u, x <- (1 - \kappa) x +
     average(z), where \kappa x^0 fills in.
@@ -121,9 +121,7 @@ def relay_average(
         require_params("relay_average", params)
         kept = None if share is None else 1 - jnp.asarray(share)
         moved = _tree.add(params if share is None else _tree.scale(share, params), updates)
-        parts = zip(
-            exchanges, state.trees, split(moved, len(exchanges)), split(params, len(exchanges)), strict=True
-        )
+        parts = zip(exchanges, state.trees, split(moved, len(exchanges)), split(params, len(exchanges)), strict=True)
         averages, after = zip(*(average(*part, state.count) for part in parts), strict=True)
         mixed = join(averages, params)
         new = mixed if kept is None else _tree.axpy(kept, params, mixed)
@@ -179,7 +177,7 @@ def relay(
 ) -> tuple[PyTree, Array | None, Relayed]:
     """One step of RelaySum: (sums [n, ...], how many values each one holds or None for all n, what was received)."""
     counted = isinstance(now.counts, OnLinks)
-    old = (now.messages.value, now.counts.value) if counted else (now.messages.value,)
+    old = (now.messages.value, now.counts.value) if isinstance(now.counts, OnLinks) else (now.messages.value,)
     own = (values, jnp.ones_like(jax.tree.leaves(values)[0], jnp.int32, (links.local_rows,))) if counted else (values,)
     ahead = _tree.add(own, links.collect(old))
     sent = _tree.sub(links.per_link(ahead), old)  # all but what came from the receiver
@@ -210,7 +208,9 @@ def join(parts: Sequence[PyTree], like: PyTree) -> PyTree:
     ends = [0]
     for leaf in leaves:
         ends.append(ends[-1] + leaf.size // leaf.shape[0])
-    rows = [flat[:, a:b].reshape(leaf.shape).astype(leaf.dtype) for leaf, a, b in zip(leaves, ends, ends[1:], strict=False)]
+    rows = [
+        flat[:, a:b].reshape(leaf.shape).astype(leaf.dtype) for leaf, a, b in zip(leaves, ends, ends[1:], strict=False)
+    ]
     return jax.tree.unflatten(structure, rows)
 
 

@@ -98,6 +98,8 @@ def test_every_mixing_is_the_same_and_moves_only_what_is_needed(scale):
     assert moves["dense"] == {MOVES: 2}  # in a loop over the devices
     assert set(moves["mean"]) == {"all-reduce"}
     assert moves["identity"] == {}
+    assert moves["links of a chain"] == moves["links of a ring"] == moves["relay"] == {MOVES: 2 * 2}
+    assert moves["links of a star"] == {MOVES: 2 * 7}  # as many as the centre's device has neighbours
 
 
 def test_two_processes_with_two_devices_each_are_one_network():

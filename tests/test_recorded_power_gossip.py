@@ -70,6 +70,7 @@ def gossiped(name, relabel=False):
         sides = list(zip(links.own, links.other, strict=True))
         order = np.array([sides.index((N - 1 - i, N - 1 - j)) for i, j in sides])
         directions = jax.tree.map(lambda leaf: -leaf[order], directions)
+
     def begin(x):
         inner, state = tx.init(x)
         return inner, state._replace(directions=OnLinks(directions))
@@ -96,13 +97,15 @@ def shortened(factor):
 @pytest.mark.parametrize("case", ["", "relabelled", "shortened"])
 @pytest.mark.parametrize("name", RUNS)
 def test_power_gossip(name, case, monkeypatch):
-    """Whichever of two neighbours counts as the larger one, and to the last digit with directions as short as theirs."""
+    """Whichever of two neighbours counts as the larger one, and to the last digit with directions cut as theirs."""
     if case == "shortened":
         monkeypatch.setattr(sys.modules["adozoo.gossip.power_gossip"], "orth", shortened)
     path = gossiped(name, case == "relabelled")
     for step, expected in RECORDED["outputs"][name].items():
         for got, tensor in zip(path[int(step)], stacked(expected), strict=True):
-            np.testing.assert_allclose(got.reshape(N, -1), tensor.reshape(N, -1), rtol=0, atol=2e-9 if case == "shortened" else 1e-6)
+            np.testing.assert_allclose(
+                got.reshape(N, -1), tensor.reshape(N, -1), rtol=0, atol=2e-9 if case == "shortened" else 1e-6
+            )
     final = path[12]
     apart = float(adozoo.consensus_distance(final)) ** 2
     assert apart == pytest.approx(RECORDED["consensus_error_mean_sq_fro"][name]["12"], rel=1e-3)

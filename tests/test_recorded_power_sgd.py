@@ -25,9 +25,7 @@ SHARE = 0.5 * INPUTS["topk_compression"]
 def inner():
     """Weight decay and momentum after the compression, and x <- x - lr (d + m)."""
     decay, momentum = INPUTS["weight_decay"], INPUTS["momentum"]
-    return optax.chain(
-        optax.add_decayed_weights(decay), adozoo.post_momentum(momentum), adozoo.descent(INPUTS["lr"])
-    )
+    return optax.chain(optax.add_decayed_weights(decay), adozoo.post_momentum(momentum), adozoo.descent(INPUTS["lr"]))
 
 
 def run(tx, state=None, params=START):
@@ -45,7 +43,9 @@ def run(tx, state=None, params=START):
 def begin(tx, factors):
     """The initial state, with the recorded factors."""
     own, *rest = tx.init(START)
-    stacked = tuple(Factors(*(() if isinstance(f, tuple) else jnp.broadcast_to(f, (N, *f.shape)) for f in one)) for one in factors)
+    stacked = tuple(
+        Factors(*(() if isinstance(f, tuple) else jnp.broadcast_to(f, (N, *f.shape)) for f in one)) for one in factors
+    )
     return (own._replace(factors=stacked), *rest)
 
 
@@ -103,7 +103,11 @@ def test_half_steps_are_those_of_the_package_from_the_other_side():
     params = matrices_first(START)
     own, *rest = tx.init(params)
     factors = tuple(Factors(jnp.broadcast_to(q, (N, *q.shape)), one.q) for q, one in zip(Q, own.factors, strict=True))
-    state, update, recorded = (own._replace(factors=factors), *rest), jax.jit(tx.update), RECORDED["outputs"]["half_rankK_EF"]
+    state, update, recorded = (
+        (own._replace(factors=factors), *rest),
+        jax.jit(tx.update),
+        RECORDED["outputs"]["half_rankK_EF"],
+    )
     for step in range(STEPS):
         updates, state = update(matrices_first([leaf[step] for leaf in GRADS]), state, params)
         params = optax.apply_updates(params, updates)

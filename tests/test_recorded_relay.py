@@ -86,7 +86,9 @@ def test_mix_differs_from_the_training_code_by_what_it_fills_in(fill):
     for t in range(25):
         past.append(share * x - inputs["lr"] * np.asarray(gradient(jnp.asarray(x))))
         late = [[t - max(abs(i - j) - 1, 0) for j in range(n)] for i in range(n)]
-        averages = [sum(past[late[i][j]][j] if late[i][j] >= 0 else fill * start[j] for j in range(n)) / n for i in range(n)]
+        averages = [
+            sum(past[late[i][j]][j] if late[i][j] >= 0 else fill * start[j] for j in range(n)) / n for i in range(n)
+        ]
         x = (1 - share) * x + np.array(averages)
         twin.append(x)
     if fill == share:
@@ -101,7 +103,9 @@ LOSSY = {
     "relaysum-model/chain/world_size_prevstate": lambda lr, links: adozoo.relay_sgd(
         adozoo.descent(lr), links, normalization="previous"
     ),
-    "relaysum-model/chain/counts": lambda lr, links: adozoo.relay_sgd(adozoo.descent(lr), links, normalization="counts"),
+    "relaysum-model/chain/counts": lambda lr, links: adozoo.relay_sgd(
+        adozoo.descent(lr), links, normalization="counts"
+    ),
     "relaysum-grad/chain": lambda lr, links: adozoo.relay_sgd_grad(adozoo.descent(lr), links),
 }
 
@@ -125,7 +129,9 @@ def test_drops(name, over):
     check(path(tx, least_squares_gradient(inputs), common_start(inputs), 25), recorded["outputs"][f"drop/{name}"])
 
 
-@pytest.mark.parametrize(("name", "tree"), [("chain", adozoo.graphs.path), ("binary-tree", adozoo.graphs.heap_binary_tree)])
+@pytest.mark.parametrize(
+    ("name", "tree"), [("chain", adozoo.graphs.path), ("binary-tree", adozoo.graphs.heap_binary_tree)]
+)
 def test_bytes(name, tree):
     """Of the busiest worker in 25 steps: recorded are eight bytes a number, and eight more for a count."""
     recorded = RECORDED["relay_production"]["bytes_sent_total_after_T"]

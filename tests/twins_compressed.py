@@ -1,4 +1,4 @@
-"""Plain-NumPy twins of the methods that relay or compress, as in `twins`; only their random numbers are drawn by JAX."""
+"""Plain-NumPy twins of the methods that relay or compress, as in `twins`; their random numbers are drawn by JAX."""
 
 import jax
 import numpy as np
@@ -63,7 +63,7 @@ def folded(key, *numbers):
 
 
 def power_gossip(start, gradient, weights, rate, steps, rank=1):
-    """Vectors as 2 x 2 matrices; rank 1, one round a step, directions from key 0 folded with the edge, round 0, tensor 0."""
+    """Vectors as 2 x 2 matrices; rank 1, one round a step, from key 0 folded with the edge, round 0, tensor 0."""
     assert rank == 1
     x, path = dict(start), []
     W = weights(0)

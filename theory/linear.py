@@ -23,7 +23,7 @@ from jaxtyping import Float, PyTree
 import adozoo
 from theory import structured
 from theory.matrix_free import fixed_point, matrix_free_rate
-from theory.step_map import Factory, StepMap, is_float, read
+from theory.step_map import Factory, Network, StepMap, is_float, read
 from theory.subspaces import null_basis, reachable_radius, spectral_radius, unit_seeds
 
 __all__ = ["Factory", "Linearization", "Memory", "exact_rate", "limit", "linearize", "memory", "spectral_radius"]
@@ -100,7 +100,7 @@ class Memory(NamedTuple):
     scalars: float  # single numbers beside them
 
 
-def linearize(factory: Factory, problem: Any, mix: adozoo.Mixing) -> Linearization:
+def linearize(factory: Factory, problem: Any, mix: Network) -> Linearization:
     r"""Read a method's affine (or linearised) step off its implementation.
 
     Args:
@@ -187,7 +187,7 @@ def _newton(
     return z, defect
 
 
-def exact_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> float:
+def exact_rate(factory: Factory, problem: Any, mix: Network) -> float:
     r"""The exact linear rate of the implemented method: lim sup ||z^{t+1} - z^t||^{1/t}, over generic starts.
 
     Exact on quadratics; asymptotic (the local rate at the fixed point) on any other smooth problem. Above 1 the method
@@ -223,7 +223,7 @@ def exact_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> float:
     return matrix_free_rate(factory, problem, mix).rate
 
 
-def limit(factory: Factory, problem: Any, mix: adozoo.Mixing) -> PyTree:
+def limit(factory: Factory, problem: Any, mix: Network) -> PyTree:
     r"""Where the method converges to from `problem.init()`: stacked params [n, ...].
 
     Its distance to the optimum is the method's bias: zero for exact methods, O(learning rate) for D-SGD on nodes that

@@ -16,8 +16,7 @@ import numpy as np
 import scipy.sparse.linalg
 from jaxtyping import Float
 
-import adozoo
-from theory.step_map import Factory, StepMap, read
+from theory.step_map import Factory, Network, StepMap, read
 from theory.subspaces import linear_operator, range_basis, unit_seeds
 
 MODES = 6
@@ -44,7 +43,7 @@ class MatrixFreeRate(NamedTuple):
     power: int  # the K of T^K (T - I)
 
 
-def matrix_free_rate(factory: Factory, problem: Any, mix: adozoo.Mixing) -> MatrixFreeRate:
+def matrix_free_rate(factory: Factory, problem: Any, mix: Network) -> MatrixFreeRate:
     """The exact rate from products of the step's Jacobian with vectors, where the Jacobian would not fit.
 
     `theory.exact_rate` calls this by itself for large problems without structure.

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
@@ -23,11 +24,15 @@ MATRIX_LIMIT = 512
 LONGEST_PERIOD = 64
 """Schedules that repeat after more steps than this are refused."""
 
-Factory: TypeAlias = Callable[[adozoo.Mixing], optax.GradientTransformation]
+Network: TypeAlias = adozoo.Mixing | adozoo.Exchange | nx.Graph
+"""What methods talk over; a graph stands for its links."""
+Factory: TypeAlias = Callable[[Any], optax.GradientTransformation]
 
 
-def read(factory: Factory, problem: Any, mix: adozoo.Mixing) -> "StepMap":
+def read(factory: Factory, problem: Any, mix: Network) -> "StepMap":
     """The step of a method on a problem, in float64; call it, and what it returns, inside `jax.enable_x64(True)`.
+
+    The mixing may be an exchange or a networkx graph, for methods that send messages on links.
 
     Raises:
       ValueError: if the weights of the mixing were rounded to single precision.
@@ -40,7 +45,10 @@ def read(factory: Factory, problem: Any, mix: adozoo.Mixing) -> "StepMap":
       >>> step.size, step.period  # params and EXTRA's correction
       (12, 1)
     """
-    problem, mix = jax.tree.map(_double, (problem, mix))
+    problem = jax.tree.map(_double, problem)
+    if not isinstance(mix, adozoo.Mixing):  # a graph, or an exchange
+        return StepMap(factory, problem, adozoo.exchange(mix))
+    mix = jax.tree.map(_double, mix)
     _check_precision(mix)
     if isinstance(mix, Table) and mix.n <= MATRIX_LIMIT:
         mix = Dense(mix.sparse_matrix().toarray(), mix.n, mix.stochastic, mix.symmetric)
@@ -63,7 +71,7 @@ class StepMap:
       fixed: the integers and keys before the first step.
     """
 
-    def __init__(self, factory: Factory, problem: Any, mix: adozoo.Mixing):
+    def __init__(self, factory: Factory, problem: Any, mix: Any):
         self.factory, self.problem, self.mix = factory, problem, mix
         self.tx = self.build(mix)
         params = problem.init()
@@ -81,7 +89,7 @@ class StepMap:
         self.by_state = jax.jit(jax.jacfwd(lambda z, fixed, noise: self.one_step(z, fixed, noise)[0]))
         self.still = jnp.zeros(self.inputs)
 
-    def build(self, mix: adozoo.Mixing) -> optax.GradientTransformationExtraArgs:
+    def build(self, mix: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation over a mixing."""
         return optax.with_extra_args_support(self.factory(mix))
 
@@ -95,7 +103,7 @@ class StepMap:
         floats, others = iter(self.unravel(z)), iter(fixed)
         return jax.tree.unflatten(self.structure, [next(floats) if mine else next(others) for mine in self.floating])
 
-    def step(self, z: Any, fixed: list[Any], noise: Any = None, mix: adozoo.Mixing | None = None) -> tuple[Any, Any]:
+    def step(self, z: Any, fixed: list[Any], noise: Any = None, mix: Any = None) -> tuple[Any, Any]:
         """(z, fixed) after one step, with `noise` [inputs] added to the gradients, perhaps over another mixing."""
         params, state = self.assemble(z, fixed)
         grads = self.problem.gradient(params, 0, None)

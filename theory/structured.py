@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+import adozoo
 from adozoo.mixing import Dense, Mean, Mixing, Rolls
 from theory.step_map import Factory, StepMap, read
 from theory.subspaces import RANK_TOLERANCE, reachable_radius, unit_seeds
@@ -83,7 +84,7 @@ def structured_rate(factory: Factory, problem: Any, mix: Mixing) -> float:
 def modal_rate(steps: StepMap) -> float | None:
     """`structured_rate` of a step map, or None where the structure is not there; inside `jax.enable_x64(True)`."""
     hessian = common_hessian(steps.problem)
-    modes = None if hessian is None else joint_modes(steps.mix)
+    modes = joint_modes(steps.mix) if isinstance(steps.mix, adozoo.Mixing) and hessian is not None else None
     if hessian is None or modes is None:
         return None
     shape = steps.problem.init().shape

@@ -2,7 +2,7 @@ r"""SGD with compressed gradients and error feedback, for any compressor: EF-SGD
 
 Every node compresses its gradient together with what it has not sent so far, and keeps what is lost:
 
-    \Delta_i = g_i + e_i,    \hat\Delta_i = C(\Delta_i),    e_i <- \Delta_i - \hat\Delta_i,    d = (1/n) \sum_i \hat\Delta_i.
+    \Delta_i = g_i + e_i,   \hat\Delta_i = C(\Delta_i),   e_i <- \Delta_i - \hat\Delta_i,   d = 1/n \sum_i \hat\Delta_i.
 
 Weight decay and momentum come after, as `inner`. Where compressed gradients cannot be added up (top-k, signs) all nodes
 get all of them: every payload passes n - 1 links instead of the 2 (n - 1) / n of an all-reduce.
@@ -24,7 +24,7 @@ from adozoo import _tree
 from adozoo._checks import check_mixing
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
-from adozoo.compression import Compressor, one_node, over_nodes, qsgd, scaled_sign, top_k
+from adozoo.compression import Compressor, over_nodes, qsgd, scaled_sign, top_k
 from adozoo.mixing import Mixing, exact_mean
 from adozoo.nodes import node_count
 from adozoo.parts import descent, named
@@ -74,7 +74,9 @@ def compressed_sgd(
       >>> target = jnp.array([[0.0, 4.0], [2.0, 0.0]])
       >>> tx = adozoo.compressed_sgd(adozoo.descent(0.02), adozoo.compression.top_k(0.5))
       >>> x = jnp.zeros((2, 2))
-      >>> params, _, _ = adozoo.simulate(tx, lambda x, step, key: x - target, x, steps=900)
+      >>> params, _, _ = adozoo.simulate(
+      ...     tx, lambda x, step, key: x - target, x, steps=900
+      ... )
       >>> params.round(0)  # near the optimum; it oscillates by O(learning rate)
       Array([[1., 2.],
              [1., 2.]], dtype=float64)
@@ -89,9 +91,7 @@ def compressed_sgd(
     feed = _feedback(compressor, key, feedback, mean)
     stacked = over_nodes(compressor)
 
-    def update(
-        updates: PyTree, state: FeedbackState, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, FeedbackState]:
+    def update(updates: PyTree, state: FeedbackState, params: PyTree | None = None, **extra: Any) -> tuple[PyTree, Any]:
         del extra
         average = exact_mean(node_count(updates)) if mean is None else mean
         sent, after = feed.update(updates, state, params)

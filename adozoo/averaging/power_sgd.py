@@ -11,9 +11,9 @@ average gradient. P and Q go through two all-reduces, one after the other. Tenso
 averaged exactly, and have no error. Weight decay and momentum come after the compression: they are `inner`, with
 `post_momentum` for the paper's x <- x - \eta (d + m), which is not Nesterov's.
 
-The authors' experiments divide columns by their norms plus 1e-8, which stops progress where gradients are small, and let
-a gradient of zeros turn Q to zeros for ever; here P is orthonormal at any scale, and a column of zeros gives way to the
-one before. They subtract the average \hat\Delta from each node's \Delta_i instead of P Q_i'; the params are the same,
+The authors' experiments divide columns by their norms plus 1e-8, which stops progress where gradients are small, and
+let a gradient of zeros turn Q to zeros for ever; here P is orthonormal at any scale, and a column of zeros gives way to
+the one before. They subtract the average \hat\Delta from each node's \Delta_i instead of P Q_i'; the params are the same,
 since only the average error matters, but the single errors random-walk. Their `powersgd` package is another method
 (`variant="package"`): P and Q take turns, each on its own residual, so that s rounds add up to rank s r.
 
@@ -45,7 +45,7 @@ VARIANTS = ("paper", "package")
 class Factors(NamedTuple):
     """One tensor's factors, the same on all nodes: p [n, a, r], empty in the paper's variant, and q [n, b, r]."""
 
-    p: Array | tuple[()]
+    p: Any
     q: Array
 
 
@@ -73,8 +73,8 @@ def power_sgd(
 
     Update: x_i <- x_i + u, with u what `inner` does with \hat\Delta, see above.
 
-    Sent: for a matrix [a, b] an all-reduce of r a numbers and then one of r b; what is uncompressed goes with the first.
-    In the package's variant r a and r b take turns.
+    Sent: for a matrix [a, b] an all-reduce of r a numbers, then one of r b; what is uncompressed goes with the first. In
+    the package's variant r a and r b take turns.
 
     Assumptions: all nodes start at the same params.
 
@@ -103,7 +103,9 @@ def power_sgd(
       >>> target = jax.random.normal(jax.random.key(1), (4, 6, 5))
       >>> tx = adozoo.power_sgd(adozoo.descent(0.2), rank=1)
       >>> x = jnp.zeros((4, 6, 5))
-      >>> params, _, _ = adozoo.simulate(tx, lambda x, step, key: x - target, x, steps=400)
+      >>> params, _, _ = adozoo.simulate(
+      ...     tx, lambda x, step, key: x - target, x, steps=400
+      ... )
       >>> bool(jnp.abs(params - target.mean(0, keepdims=True)).max() < 1e-6)
       True
     """
@@ -167,7 +169,9 @@ def power_sgd(
         small, averages, errors, factors = step(average, small, deltas, factors, state.count, iterations)
         exact, low_rank = iter(small), iter(averages)
         out = [
-            jax.vmap(lambda m, leaf=leaf: as_tensor(m, leaf[0], axis))(next(low_rank)) if compressed(leaf) else next(exact)
+            jax.vmap(lambda m, leaf=leaf: as_tensor(m, leaf[0], axis))(next(low_rank))
+            if compressed(leaf)
+            else next(exact)
             for leaf in leaves
         ]
         kept = PowerSGDState(increment(state.count), factors, tuple(errors) if feedback else ())
@@ -253,7 +257,9 @@ def _orthonormal(factor: Array) -> Array:
 def _half_bits(delta: Array, factor: Factors, even: Any) -> float:
     """Of what one tensor sends in a round; where its parity is traced, the average of two rounds."""
     a, b = delta.shape[1:]
-    return 8.0 * delta.dtype.itemsize * factor.q.shape[2] * ((b if even else a) if isinstance(even, bool) else (a + b) / 2)
+    return (
+        8.0 * delta.dtype.itemsize * factor.q.shape[2] * ((b if even else a) if isinstance(even, bool) else (a + b) / 2)
+    )
 
 
 def _matrices(leaves: Any, axis: int) -> list[Array]:

@@ -50,8 +50,8 @@ def choco_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""D-SGD with compressed messages, by shared replicas.
 
-    Update: z_i = x_i - \eta d_i;  q_i = C(z_i - \hat x_i);  \hat x_i <- \hat x_i + q_i;  x_i <- z_i + \gamma (\sum_j W_ij
-    \hat x_j - \hat x_i), with d_i = g_i or a momentum direction as in `adozoo.dsgd`.
+    Update: z_i = x_i - \eta d_i;  q_i = C(z_i - \hat x_i);  \hat x_i <- \hat x_i + q_i;  x_i <- z_i + \gamma (\sum_j
+    W_ij \hat x_j - \hat x_i), with d_i = g_i or a momentum direction as in `adozoo.dsgd`.
 
     Sent: one compressed vector over each link and step.
 
@@ -77,7 +77,9 @@ def choco_sgd(
     Example:
       >>> x = jax.random.normal(jax.random.key(1), (8, 10))
       >>> ring = adozoo.mixing(adozoo.graphs.ring(8))
-      >>> tx = adozoo.choco_sgd(0.1, ring, adozoo.compression.top_k(0.2), consensus_step=0.2)
+      >>> tx = adozoo.choco_sgd(
+      ...     0.1, ring, adozoo.compression.top_k(0.2), consensus_step=0.2
+      ... )
       >>> params, _, _ = adozoo.simulate(tx, lambda x, step, key: 0 * x, x, steps=600)
       >>> bool(jnp.allclose(params, x.mean(0, keepdims=True), atol=1e-3))
       True

@@ -69,7 +69,10 @@ def difference_compression(
       >>> problem = adozoo.problems.quadratic(
       ...     jnp.ones((4, 1, 1)), jnp.arange(4.0)[:, None]
       ... )
-      >>> ring, precise = adozoo.mixing(adozoo.graphs.ring(4)), adozoo.compression.qsgd(256)
+      >>> ring, precise = (
+      ...     adozoo.mixing(adozoo.graphs.ring(4)),
+      ...     adozoo.compression.qsgd(256),
+      ... )
       >>> tx = adozoo.difference_compression(0.1, ring, precise)
       >>> params, _, _ = adozoo.simulate(tx, problem.gradient, problem.init(), steps=300)
       >>> bool(jnp.abs(params.mean() - 1.5) < 0.05)

@@ -1,4 +1,4 @@
-r"""Moniqua: quantised gossip that sends params modulo a bound on how far neighbours are apart (Lu and De Sa, ICML 2020).
+r"""Moniqua: quantised gossip that sends params modulo a bound on neighbours' distance (Lu and De Sa, ICML 2020).
 
 While |x_i - x_j|_inf < \theta, the rest of x_j modulo B = 2 \theta / (1 - 2 \delta) tells i all of x_j that it does not
 know: b bits make 2^b levels, \delta = 1 / (2^b - 1) apart. With mod(z) in [-B/2, B/2) and noise \xi in [0, 1) that all
@@ -8,11 +8,11 @@ nodes share,
     \hat x_{j|i} = mod(B q_j - x_i) + x_i,        \hat x_i = B q_i - mod(x_i) + x_i,
     x_i <- x_i + \gamma \sum_j W_ij (\hat x_{j|i} - \hat x_i).
 
-Beyond \theta the result is silently wrong by a multiple of B: choose \theta generously. Subtracting \hat x_i, the node's
-own rounded value, makes what is shared of the rounding errors cancel.
+Beyond \theta the result is silently wrong by a multiple of B: choose \theta generously. Subtracting \hat x_i, the
+node's own rounded value, makes what is shared of the rounding errors cancel.
 
-The code of PowerGossip's experiments draws the shared noise but does not use it, and updates x_i between neighbours; here
-all neighbours are heard at once. Where neighbours agree on each other modulo B the mean over nodes is preserved.
+The code of PowerGossip's experiments draws the shared noise but does not use it, and updates x_i between neighbours;
+here all neighbours are heard at once. Where neighbours agree on each other modulo B the mean over nodes is preserved.
 """
 
 import math
@@ -53,8 +53,8 @@ def moniqua(
 ) -> optax.GradientTransformationExtraArgs:
     r"""D-SGD with messages quantised modulo a bound on the distance of neighbours.
 
-    Update: z_i = x_i - \eta d_i;  x_i <- z_i + \gamma \sum_j W_ij (\hat z_{j|i} - \hat z_i), with d_i = g_i or a momentum
-    direction as in `adozoo.dsgd`.
+    Update: z_i = x_i - \eta d_i;  x_i <- z_i + \gamma \sum_j W_ij (\hat z_{j|i} - \hat z_i), with d_i = g_i or a
+    momentum direction as in `adozoo.dsgd`.
 
     Sent: b bits a coordinate over each link and step.
 
@@ -89,7 +89,9 @@ def moniqua(
     for name, value in (("theta", theta), ("consensus_step", consensus_step)):
         check_number("moniqua", name, value)
     if isinstance(bits, bool) or not isinstance(bits, int) or bits < 2:
-        raise ValueError(f"moniqua: bits must be an integer of at least 2 (1 / (2^b - 1) must be below 1/2), got {bits!r}.")
+        raise ValueError(
+            f"moniqua: bits must be an integer of at least 2 (1 / (2^b - 1) must be below 1/2), got {bits!r}."
+        )
     if key is not None:
         check_key("moniqua", key)
 
@@ -113,7 +115,7 @@ def moniqua(
 
 
 def modulo_gossip(links: Exchange, x: PyTree, noise: PyTree, theta: Any, bits: int, step: Any) -> PyTree:
-    r"""\sum_j W_ij (\hat x_{j|i} - \hat x_i) for stacked x, with the same `noise` in [0, 1) for all nodes, leaves [...]."""
+    r"""\sum_j W_ij (\hat x_{j|i} - \hat x_i) for stacked x, with `noise` in [0, 1) that all nodes share, leaves [...]."""
     level = 1 / (2**bits - 1)
     width = 2 * jnp.asarray(theta) / (1 - 2 * level)
     size = float(sum(bits * math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x)))

@@ -1,4 +1,4 @@
-r"""PowerGossip: gossip that compresses the difference of two neighbours by power iteration (Vogels et al., NeurIPS 2020).
+r"""PowerGossip: gossip that compresses neighbours' differences by power iteration (Vogels et al., NeurIPS 2020).
 
 On each edge {i, j}, i > j, both ends keep the same P [a, r] and Q [b, r] for every matrix-shaped tensor M [a, b]. In
 turns they tell each other M v or M' v for orthonormal directions v, so that both know a projection of D = M_i - M_j:
@@ -162,7 +162,7 @@ def power_gossip_average(
         require_params("power_gossip", params)
         leaves, structure = jax.tree.flatten(params if overlap else _tree.add(params, updates))
         matrices, vectors = _take_apart(leaves)
-        now = (state.directions.value, state.since.value if links.faulty else None)
+        now = (state.directions.value, state.since.value if isinstance(state.since, OnLinks) else None)
         for turn in range(iterations):
             number = state.count * iterations + turn + 1
             odd = turn % 2 == 0 if iterations % 2 == 0 else number % 2 == 1
@@ -193,7 +193,7 @@ class _Edges:
     def draw(self, matrices: list[Array], when: Array) -> tuple[Directions, ...]:
         """Normal directions that the ends of an edge draw alike; others for each value of `when` [rows]."""
         own, other = np.asarray(self.links.own), np.asarray(self.links.other)
-        ends = [jnp.asarray(self.links.here(choose(own, other))) for choose in (np.minimum, np.maximum)]
+        first, second = (jnp.asarray(self.links.here(choose(own, other))) for choose in (np.minimum, np.maximum))
 
         def directions(place: int, matrix: Array) -> Directions:
             a, b = matrix.shape[1:]
@@ -202,11 +202,11 @@ class _Edges:
                 key = self.key
                 for number in (i, j, t, place):
                     key = jax.random.fold_in(key, number)
-                first, second = jax.random.split(key)
+                left, right = jax.random.split(key)
                 r, dtype = min(self.rank, a, b), matrix.dtype
-                return Directions(jax.random.normal(first, (a, r), dtype), jax.random.normal(second, (b, r), dtype))
+                return Directions(jax.random.normal(left, (a, r), dtype), jax.random.normal(right, (b, r), dtype))
 
-            return jax.vmap(draw)(*ends, when)
+            return jax.vmap(draw)(first, second, when)
 
         return tuple(directions(place, matrix) for place, matrix in enumerate(matrices))
 
@@ -228,6 +228,7 @@ class _Edges:
         heard = links.swap(Sized(told, self._bits(vectors, matrices, since, odd)), step, turn).value
         weights = jnp.asarray(links.here(links.weights))
         differences = _tree.sub(told[:2], heard[:2])
+        common = None
         if since is not None:
             # Directions are common if both sides drew them in the same round and have heard of each other ever since.
             arrived = links.arrived(step, turn)
@@ -243,7 +244,7 @@ class _Edges:
             canonical = _rows(larger, difference) * difference  # the larger node's minus the smaller one's
             p, q = _pick(odd, canonical, v)[:, :a], _pick(odd, v, canonical)[:, :b]
             after.append(Directions(alive(p, now.p), alive(q, now.q)))
-        if since is None:
+        if common is None:
             return averaged, moved, (tuple(after), None)
         since = jnp.where(common, since, number)
         anew = self.draw(matrices, since)

@@ -1,4 +1,4 @@
-r"""RelaySGD: decentralised SGD that relays models over a tree (Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi 2021).
+r"""RelaySGD: decentralised SGD that relays models over a tree (Vogels et al., NeurIPS 2021).
 
 Where gossip averages again and again, a relay delivers every model to every node, once, after as many steps as the way
 is long: x_i^{t+1} = (1/n) \sum_j (x_j + u_j)^{t - \tau_ij}. See `adozoo.relay` for the messages and for what stands in
@@ -8,9 +8,10 @@ averaging, \bar\tau being the mean delay: the learning rate must be scaled up (`
 
 RelaySGD/Grad relays updates instead of models. It keeps no consensus: nodes stay apart by O(learning rate * delay).
 
-The authors' training code fills RelaySum/Mix with x^0 where its own recursion asks for \kappa x^0; here it is the latter.
+The authors' training code fills RelaySum/Mix with x^0 where its recursion asks for \kappa x^0; here it is the latter.
 
-References: Vogels et al., RelaySum for decentralized deep learning on heterogeneous data, NeurIPS 2021, algorithm 1.
+References: Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, RelaySum for decentralized deep learning on heterogeneous
+data, NeurIPS 2021, algorithm 1.
 """
 
 from typing import Any

@@ -63,5 +63,5 @@ def lstm(vocabulary: int = 28_869, width: int = 650, layers: int = 3) -> dict[st
 
 WORKERS, BATCH, SAMPLES = 16, 128, 50_000
 
-CIFAR = Workload("ResNet18 on CIFAR-10", resnet18(), SAMPLES // (WORKERS * BATCH), "test accuracy, %")
+CIFAR = Workload("ResNet18 on CIFAR-10", resnet18(), SAMPLES // (WORKERS * BATCH), "accuracy, %")
 LANGUAGE = Workload("LSTM on WikiText-2", lstm(), 70, "perplexity")

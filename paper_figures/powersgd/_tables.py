@@ -71,12 +71,13 @@ def _columns(rows: xr.Dataset) -> list[tuple[str, list[str]]]:
     def cells(name: str, form: str) -> list[str]:
         return ["–" if isnan(value) else format(value, form) for value in rows[name].values.tolist()]
 
+    unit = str(rows.measure.values[0])
     ratios = [("compression", cells("ratio", ".1f")), ("published", cells("published_ratio", ".0f"))]
     return [
         ("MB per epoch", cells("megabytes", ",.2f")),
         ("published", cells("published_megabytes", ",.0f")),
         *(ratios if np.isfinite(rows.published_ratio).any() else []),
-        (f"published\n{rows.measure.values[0]}", cells("published_quality", ".4g")),
+        (f"published\n{unit}", cells("published_quality", ".1f" if "%" in unit else ".0f")),
     ]
 
 

@@ -26,8 +26,8 @@ from experiments import data as datasets
 from experiments import figures
 
 WORKERS, BATCH, WIDTH, CLASSES, RANK, MOMENTUM = 8, 16, 64, 10, 2, 0.9
-RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-EVERY = 10
+RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
+EVERY = 20
 
 Params = dict[str, jax.Array]
 Method = Callable[[Any, jax.Array], Any]
@@ -143,7 +143,7 @@ def train(method: Method, seeds: int, steps: int, rates: Sequence[float]) -> np.
 
 
 def compute(full: bool) -> xr.Dataset:
-    seeds, steps = (16, 1200) if full else (3, 300)
+    seeds, steps = (16, 2400) if full else (3, 1200)
     losses = np.array([train(method, seeds, steps, RATES) for method in METHODS.values()])
     return xr.Dataset(
         {"loss": (("algorithm", "rate", "seed", "step"), losses)},
@@ -232,8 +232,8 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
             published(best, "random K, EF", "random block, EF"),
         ),
         figures.Claim(
-            "warm start is better than a fresh start (medians)",
-            spread[best][0] < spread["rank 2, EF, not warm"][0],
+            "warm start is better than a fresh start (in every seed; not testable if they disagree)",
+            {1.0: True, 0.0: False}.get(float((at_sgd[best] < at_sgd["rank 2, EF, not warm"]).mean())),
             shown(best, "rank 2, EF, not warm"),
             published(best, "rank 2, EF, not warm"),
         ),

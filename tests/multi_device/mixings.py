@@ -183,6 +183,29 @@ def main(scale: str) -> None:
         for history in (state.sent, jax.jit(tx.update)(on_mesh, state, on_mesh)[1].sent)
         for leaf in jax.tree.leaves(history)
     )
+
+    for name, graph in (
+        ("chain", adozoo.graphs.path(N)),
+        ("ring", adozoo.graphs.ring(N)),
+        ("star", adozoo.graphs.star(N)),
+    ):
+        links = adozoo.channel.drops(adozoo.exchange(graph), 0.3, jax.random.key(2))
+        spread = placement.place(links, mesh)
+
+        def told(links: Any, x: Any, t: Any) -> Any:
+            own = links.per_link(x)
+            doubled = links.from_slots(jax.tree.map(lambda leaf: 2 * leaf, links.to_slots(own)))
+            return links.collect((links.swap(own, t), links.swap(doubled, t, message=1)))
+
+        pairs = [(jax.jit(partial(told, spread))(on_mesh, t), jax.jit(partial(told, links))(x, t)) for t in range(3)]
+        report["distances"][f"links of a {name}"] = max(distance(*pair) for pair in pairs)
+        plain = placement.place(adozoo.exchange(graph), mesh)
+        state = placement.init(adozoo.relay_sgd(adozoo.descent(0.1), plain), on_mesh) if name == "chain" else None
+        if state is not None:
+            update = adozoo.relay_sgd(adozoo.descent(0.1), plain).update
+            report["collectives"]["relay"] = collectives(update, on_mesh, state, on_mesh)
+        swap = collectives(lambda x, plain=plain: plain.swap(plain.per_link(x)), on_mesh)
+        report["collectives"][f"links of a {name}"] = swap
     print(json.dumps(report))
 
 

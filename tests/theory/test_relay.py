@@ -324,3 +324,13 @@ def test_the_disagreement_of_relaysgd_grad(overlap):
 def test_misuse_is_explained(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("form", ["graph", "exchange", "mixing"])
+def test_theory_takes_trees_in_any_form(form):
+    """A graph, its exchange, and a mixing over it: one rate, read off the implementation."""
+    tree, problem = adozoo.graphs.heap_binary_tree(5), adozoo.problems.random_quadratic(5, 2)
+    network = {"graph": tree, "exchange": adozoo.exchange(tree), "mixing": adozoo.mixing(tree)}[form]
+    rate = theory.exact_rate(lambda links: adozoo.relay_sgd(adozoo.descent(0.4), links), problem, network)
+    hessians = np.asarray(problem.matrices)
+    assert rate == pytest.approx(theory.relay_rate(tree, hessians, 0.4), abs=1e-9)

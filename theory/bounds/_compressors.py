@@ -26,6 +26,18 @@ def random_subset(points: np.ndarray, scaled: bool) -> Measured:
     return expected / np.sum(v**2, 1), {"kept": k, "dimension": np.full(len(k), COORDINATES)}
 
 
+def random_block(points: np.ndarray, scaled: bool) -> Measured:
+    """The same over all cyclic blocks of k consecutive coordinates."""
+    v = 2 * points[:, 1:] - 1
+    v[np.abs(v).max(1) < 1e-3] = 1
+    k = 1 + np.minimum((points[:, 0] * COORDINATES).astype(int), COORDINATES - 1)
+    start, place = np.indices((COORDINATES, COORDINATES))
+    sent = (place - start) % COORDINATES < k[:, None, None]
+    factor = COORDINATES / k if scaled else np.ones(len(k))
+    errors = (factor[:, None, None] * sent * v[:, None] - v[:, None]) ** 2
+    return errors.sum(2).mean(1) / np.sum(v**2, 1), {"kept": k, "dimension": np.full(len(k), COORDINATES)}
+
+
 def _vectors(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(values, multiplicities, dimension): blocks of equal entries, one to 10^4 in each, |v| = 1."""
     values = logarithmic(points[:, :BLOCKS], 1.0, 1e-4)
@@ -52,13 +64,18 @@ def scaled_sign(points: np.ndarray) -> Measured:
     return np.sum(counts * (mean - values) ** 2, 1), {"dimension": dimension}
 
 
-def qsgd(points: np.ndarray) -> Measured:
-    """E|Q(v) - v|^2 / |v|^2 of random rounding of |v_i| / |v| to multiples of 1 / s: sum_i p_i (1 - p_i) / s^2."""
+def qsgd(points: np.ndarray, largest: bool = False) -> Measured:
+    """E|Q(v) - v|^2 / |v|^2 of random rounding of |v_i| / |v| to multiples of 1 / s: sum_i p_i (1 - p_i) / s^2.
+
+    With `largest` |v| is the largest entry in place of the Euclidean norm.
+    """
     values, counts, dimension = _vectors(points[:, 1:])
     levels = np.round(logarithmic(points[:, 0], 1.0, 1e4))
-    scaled = levels[:, None] * values
+    norm = values.max(1) if largest else np.ones(len(points))
+    scaled = levels[:, None] * values / norm[:, None]
     share = scaled - np.floor(scaled)
-    return np.sum(counts * share * (1 - share), 1) / levels**2, {"levels": levels, "dimension": dimension}
+    measured = (norm / levels) ** 2 * np.sum(counts * share * (1 - share), 1)
+    return measured, {"levels": levels, "dimension": dimension}
 
 
 GOSSIP_DIMENSION = columns(SMALL) + 3

@@ -28,6 +28,7 @@ References:
 """
 
 from functools import partial
+from typing import Any
 
 import sympy
 
@@ -55,7 +56,13 @@ largest_step = (
 
 
 def _compressor(
-    name: str, statement: str, expression: sympy.Expr, reference: str, direction: str, search: Search
+    name: str,
+    statement: str,
+    expression: sympy.Expr,
+    reference: str,
+    direction: str,
+    search: Search,
+    condition: Any = sympy.true,
 ) -> Bound:
     return Bound(
         name=name,
@@ -67,6 +74,7 @@ def _compressor(
         direction=direction,
         squared=True,
         of="message",
+        condition=condition,
         search=search,
     )
 
@@ -89,6 +97,23 @@ _COMPRESSORS = (
         "Stich, Cordonnier, Jaggi, NeurIPS 2018; derived here",
         "equal",
         Search(compressors.COORDINATE_DIMENSION, partial(compressors.random_subset, scaled=True)),
+    ),
+    # Each coordinate is in k of the d blocks, and coordinates count one by one.
+    _compressor(
+        "random_block",
+        "Sending k consecutive coordinates, from a random place on and round the end: no other than k random ones.",
+        1 - kept / dimension,
+        "Vogels, Karimireddy, Jaggi, NeurIPS 2019; derived here",
+        "equal",
+        Search(compressors.COORDINATE_DIMENSION, partial(compressors.random_block, scaled=False)),
+    ),
+    _compressor(
+        "random_block_unbiased",
+        "Sending k consecutive coordinates, scaled by d / k to be unbiased.",
+        dimension / kept - 1,
+        "Vogels, Karimireddy, Jaggi, NeurIPS 2019; derived here",
+        "equal",
+        Search(compressors.COORDINATE_DIMENSION, partial(compressors.random_block, scaled=True)),
     ),
     # The k largest squares are at least k/d of the sum.
     _compressor(
@@ -117,6 +142,29 @@ _COMPRESSORS = (
         "Alistarh et al., NeurIPS 2017, Lemma 3.1; derived here",
         "upper",
         Search(compressors.BLOCK_DIMENSION, compressors.qsgd),
+    ),
+    # With x_i = s |v_i| / |v|, y = x^2 and c = s / sqrt(d) <= 1/2: f (1 - f), f = x mod 1, is below the tangent of the
+    # concave sqrt(y) - y at y = c^2 for y <= 1, and beyond because of 1/4 <= (1 - c)^2 / (2 c), the tangent at 1. As
+    # sum y_i = s^2 = d c^2, the tangents add up to d (c - c^2) = s sqrt(d) - s^2.
+    _compressor(
+        "qsgd_few_levels",
+        "The same where levels are few, with equality where all entries are equal.",
+        sympy.sqrt(dimension) / levels - 1,
+        "derived here, for the compressor of Alistarh et al., NeurIPS 2017",
+        "upper",
+        Search(compressors.BLOCK_DIMENSION, compressors.qsgd),
+        sympy.Ge(dimension, 4 * levels**2),
+    ),
+    # The entries below the largest one lose most within the lowest level: N f (1 - f) / (s^2 + N f^2) with N = d - 1,
+    # at its maximum over f.
+    _compressor(
+        "qsgd_max_norm",
+        "Stochastic rounding to s levels below the largest entry, with equality where all other entries are one and "
+        "the same part of the lowest level.",
+        (sympy.sqrt(1 + (dimension - 1) / levels**2) - 1) / 2,
+        "derived here, for the compressor of Alistarh et al., NeurIPS 2017",
+        "upper",
+        Search(compressors.BLOCK_DIMENSION, partial(compressors.qsgd, largest=True)),
     ),
 )
 
