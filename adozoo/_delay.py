@@ -12,7 +12,6 @@ from jaxtyping import Array, PyTree
 
 from adozoo._exchange import Exchange
 from adozoo._optax import transformation
-from adozoo.mixing import Mixing
 from adozoo.nodes import _eval_params, register_eval_params
 from adozoo.schedules import Wrapper
 

@@ -100,8 +100,8 @@ class LocalExchange(Exchange):
             if not jnp.ndim(leaf) or jnp.shape(leaf)[0] != rows:
                 raise ValueError(
                     f"local exchange: n = {self.n} nodes over the {self.size} devices of axis {self.axis!r}. Here "
-                    f"every leaf needs a leading axis of length {rows}, got one of shape {jnp.shape(leaf)}. Give shard_map "
-                    f"in_specs=jax.P({self.axis!r}), or pmap adozoo.placement.split(tree, {self.size})."
+                    f"every leaf needs a leading axis of length {rows}, got one of shape {jnp.shape(leaf)}. Give "
+                    f"shard_map in_specs=jax.P({self.axis!r}), or pmap adozoo.placement.split(tree, {self.size})."
                 )
 
 

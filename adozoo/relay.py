@@ -2,7 +2,7 @@ r"""RelaySum over trees: exact sums of everybody's values, each as old as its wa
 
 In step t node i has a value z_i. Along each edge of a tree it relays everything but what came from the receiver,
 
-    m_{i -> j}^t = z_i^t + \sum_{k != j} m_{k -> i}^{t-1},    s_i^t = z_i^t + \sum_j m_{j -> i}^t = \sum_j z_j^{t-\tau_ij},
+    m_{i -> j}^t = z_i^t + \sum_{k != j} m_{k -> i}^{t-1},  s_i^t = z_i^t + \sum_j m_{j -> i}^t = \sum_j z_j^{t-\tau_ij}
 
 with \tau_ij = max(d_ij - 1, 0) for hop distances d_ij; with `overlap` s_i uses m^{t-1}, and \tau_ij = d_ij, so that
 messages travel while the next gradient is computed. Counts c travel along, by the same recursion with z = 1: \bar n_i =

@@ -13,8 +13,8 @@ averaged exactly, and have no error. Weight decay and momentum come after the co
 
 The authors' experiments divide columns by their norms plus 1e-8, which stops progress where gradients are small, and
 let a gradient of zeros turn Q to zeros for ever; here P is orthonormal at any scale, and a column of zeros gives way to
-the one before. They subtract the average \hat\Delta from each node's \Delta_i instead of P Q_i'; the params are the same,
-since only the average error matters, but the single errors random-walk. Their `powersgd` package is another method
+the one before. They subtract the average \hat\Delta from each node's \Delta_i instead of P Q_i'; the params are the
+same, since only the average error matters, but single errors random-walk. Their `powersgd` package is another method
 (`variant="package"`): P and Q take turns, each on its own residual, so that s rounds add up to rank s r.
 
 References: Vogels, Karimireddy, Jaggi, PowerSGD: practical low-rank gradient compression, algorithms 1 and 2.
@@ -73,8 +73,8 @@ def power_sgd(
 
     Update: x_i <- x_i + u, with u what `inner` does with \hat\Delta, see above.
 
-    Sent: for a matrix [a, b] an all-reduce of r a numbers, then one of r b; what is uncompressed goes with the first. In
-    the package's variant r a and r b take turns.
+    Sent: for a matrix [a, b] an all-reduce of r a numbers, then one of r b; what is uncompressed goes with the first.
+    In the package's variant r a and r b take turns.
 
     Assumptions: all nodes start at the same params.
 

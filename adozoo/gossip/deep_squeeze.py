@@ -4,7 +4,7 @@ With the local step z_i = x_i + u_i and the error e_i, 0 at first, node i sends 
 
     e_i <- v_i - q_i,    x_i <- z_i + \gamma (\sum_j W_ij q_j - q_i).
 
-No memory of neighbours is needed, so that W may vary. Whole params are compressed, no differences: \gamma must be small.
+No memory of neighbours is needed, so that W may vary. Params are compressed, no differences: \gamma must be small.
 The mean over nodes moves by the mean of u alone.
 
 The authors of PowerGossip gossip the params of before the local step instead, and add u after it: `overlap=True`.

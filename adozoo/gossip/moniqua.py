@@ -115,7 +115,7 @@ def moniqua(
 
 
 def modulo_gossip(links: Exchange, x: PyTree, noise: PyTree, theta: Any, bits: int, step: Any) -> PyTree:
-    r"""\sum_j W_ij (\hat x_{j|i} - \hat x_i) for stacked x, with `noise` in [0, 1) that all nodes share, leaves [...]."""
+    r"""\sum_j W_ij (\hat x_{j|i} - \hat x_i) for stacked x, with `noise` [...] in [0, 1) that all nodes share."""
     level = 1 / (2**bits - 1)
     width = 2 * jnp.asarray(theta) / (1 - 2 * level)
     size = float(sum(bits * math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(x)))

@@ -244,7 +244,7 @@ class _Edges:
             canonical = _rows(larger, difference) * difference  # the larger node's minus the smaller one's
             p, q = _pick(odd, canonical, v)[:, :a], _pick(odd, v, canonical)[:, :b]
             after.append(Directions(alive(p, now.p), alive(q, now.q)))
-        if common is None:
+        if common is None or since is None:
             return averaged, moved, (tuple(after), None)
         since = jnp.where(common, since, number)
         anew = self.draw(matrices, since)

@@ -10,8 +10,8 @@ RelaySGD/Grad relays updates instead of models. It keeps no consensus: nodes sta
 
 The authors' training code fills RelaySum/Mix with x^0 where its recursion asks for \kappa x^0; here it is the latter.
 
-References: Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, RelaySum for decentralized deep learning on heterogeneous
-data, NeurIPS 2021, algorithm 1.
+References: Vogels, He, Koloskova, Lin, Karimireddy, Stich, Jaggi, RelaySum for decentralized deep learning on
+heterogeneous data, NeurIPS 2021, algorithm 1.
 """
 
 from typing import Any
