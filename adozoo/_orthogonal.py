@@ -11,6 +11,8 @@ SMALLEST_NORM = 1e-8
 """Columns are divided by their norm plus this, as in PowerSGD's published code: far shorter ones stay short."""
 LARGEST_REMAINDER = 1e-5
 """The share of a column along its predecessors from which on they are taken out a second time."""
+UNROLLED = 8
+"""Up to so many columns Gram-Schmidt is unrolled."""
 SMALLEST_REST = 1e-3
 """The share of a column that must outlive this: what is left of less is rounding, and becomes zero."""
 
@@ -22,7 +24,8 @@ def orthogonalize(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a 
     that depends on its predecessors, stays (almost) zero and spoils nothing. What rounding leaves of v_i along its
     predecessors is taken out once more where it matters: P'P has no eigenvalue above 1, up to 1e-4.
 
-    The columns are unrolled: r is small, and elementwise sums vectorise over nodes and edges.
+    Few columns are unrolled: elementwise sums vectorise over nodes and edges. More of them, whose program would take long
+    to compile, go to a QR decomposition, which completes dependent columns to an orthonormal basis.
 
     Args:
       matrix: [..., a, r], a tall matrix or a batch of them. 16-bit entries are computed with in 32 bits.
@@ -43,6 +46,9 @@ def orthogonalize(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a 
     References:
       Vogels, Karimireddy and Jaggi, PowerSGD, NeurIPS 2019 (algorithm 1).
     """
+    if matrix.shape[-1] > UNROLLED:
+        wide = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
+        return jnp.linalg.qr(wide)[0].astype(matrix.dtype)
     wide = jnp.moveaxis(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)), -1, 0)
     units: list[Array] = []  # v_i / |v_i|
     columns: list[Array] = []  # p_i

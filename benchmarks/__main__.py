@@ -15,6 +15,8 @@ WORKLOADS = {
     "w2": "w2_random_quadratics",
     "w4": "w4_gossip_bandwidth",
     "w5": "w5_certificates",
+    "w6": "w6_compressed_steps",
+    "w7": "w7_relay_tree",
     "mixing": "mixing_cost",
 }
 

@@ -2,6 +2,7 @@
 
 decent-bench is AGPL-3.0 and needs another Python: it is run as a program of its own, in a virtual environment, and
 compared with. Nothing of it is copied or imported here. PEPit is MIT and shares this process, as its dependencies do.
+PyTorch is BSD-3-Clause; it has a process of its own, with threads of its own, which waits while others take their turn.
 """
 
 import importlib
@@ -9,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +24,9 @@ HOW_TO_GET = "not available: needs Python 3.13 (as python3.13 on the PATH, or fr
 PEPIT = "PEPit 0.5.1"
 HOW_TO_GET_PEPIT = "not available: needs a package index, and cvxpy and pandas in this environment"
 DRIVER = Path(__file__).with_name("decent_bench_driver.py")
+TORCH = "torch 2.13.0"
+HOW_TO_GET_TORCH = "not available: needs a package index"
+TORCH_DRIVER = Path(__file__).with_name("torch_driver.py")
 
 
 def _home(peer: str) -> Path:
@@ -83,3 +89,50 @@ def pepit() -> Any | None:
         return importlib.import_module("PEPit")
     except ImportError:
         return None
+
+
+def torch_python() -> Path | None:
+    """The interpreter that has PyTorch 2.13.0, installed on first use; None where that cannot be done."""
+    home = _home(TORCH)
+    python = home / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", TORCH.replace(" ", "=="), "numpy"]
+    return python if _install(TORCH, [sys.executable, "-m", "venv", home], install) else None
+
+
+class Torch(NamedTuple):
+    """A running `benchmarks.torch_driver`."""
+
+    run: Callable[[str], float]  # takes a method's steps, and returns the seconds they took
+    finish: Callable[[], dict[str, np.ndarray]]  # ends the process, and returns the last iterates by name
+
+
+@contextmanager
+def torch_steps(**case: Any) -> Iterator[Torch | None]:
+    """PyTorch in a process that waits for its turn; None where it is not available."""
+    python = torch_python()
+    if python is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "case.npz", **case)
+        errors = Path(folder) / "errors"
+        with errors.open("w") as stderr:
+            command, pipe = [python, TORCH_DRIVER, folder], subprocess.PIPE
+            process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
+
+        def run(method: str) -> float:
+            print(method, file=process.stdin, flush=True)
+            answer = process.stdout.readline() if process.stdout else ""
+            if not answer:
+                raise RuntimeError(f"{TORCH} failed:\n{errors.read_text()}")
+            return float(answer)
+
+        def finish() -> dict[str, np.ndarray]:
+            process.communicate()
+            return dict(np.load(Path(folder) / "result.npz"))
+
+        try:
+            yield Torch(run, finish)
+        finally:
+            process.kill()
+            process.wait()

@@ -85,10 +85,16 @@ def start(problem: Any) -> Any:
 
 
 def methods(mix: adozoo.Mixing) -> dict[str, tuple[Entry, adozoo.Mixing]]:
-    """Every exact method of the zoo, and D-SGD in both forms, with the mixing that each runs over."""
+    """Every exact method of the zoo, and D-SGD in both forms, with the mixing that each runs over.
+
+    RelaySGD, in its plain form, runs over the ring without one edge. Methods for matrices have nothing to do here.
+    """
+    tree = adozoo.mixing(adozoo.graphs.path(mix.n))
     chosen = {}
     for name, entry in adozoo.zoo.entries().items():
-        if entry.exact or name in ("dsgd_atc", "dsgd_cta"):
+        if name == "relay_sgd":
+            chosen[name] = (entry, tree)
+        elif name in ("dsgd_atc", "dsgd_cta") or (entry.exact and not entry.matrices and "tree" not in entry.mixings):
             chosen[name] = (entry, mix if entry.admits(mix) else adozoo.exact_mean(mix.n))
     return chosen
 

@@ -112,16 +112,15 @@ def test_the_schedule_is_the_papers():
     )
 
 
-def test_a_block_of_everything_is_sgd_and_rank_two_is_not():
+def test_a_block_of_everything_is_sgd():
     def whole(rate, key):
         compressor = adozoo.compression.random_block(fraction=1.0)
         return adozoo.compressed_sgd(error_feedback.inner(rate), compressor, key=key)
 
-    methods = error_feedback.METHODS
-    runs = [error_feedback.train(m, 2, 40, (0.2,)) for m in (methods["SGD"], whole, methods["rank 2, EF, warm"])]
+    runs = [error_feedback.train(method, 2, 40, (0.2,)) for method in (error_feedback.METHODS["SGD"], whole)]
     assert runs[0].shape == (1, 2, 2)
+    assert (np.diff(runs[0]) < 0).all()
     np.testing.assert_allclose(runs[1], runs[0], rtol=1e-3)
-    assert (np.abs(runs[2] / runs[0] - 1) > 0.02).all()
     assert sum(x.size for x in jax.tree.leaves(error_feedback.initial(jax.random.key(0)))) == 8970
 
 
@@ -140,8 +139,9 @@ def test_verdicts_on_error_feedback():
         assert error_feedback.tuned(data, "SGD") == 0.2
         return [claim.holds for claim in error_feedback.judge(data)]
 
-    assert verdicts() == [True] * 8
-    assert [i for i, holds in enumerate(verdicts(rank_2_EF_warm=1.3)) if not holds] == [1]
-    assert [i for i, holds in enumerate(verdicts(random_block_EF=1.0)) if not holds] == [3, 4, 7]
+    assert verdicts() == [True] * 9
+    assert [i for i, holds in enumerate(verdicts(rank_2_EF_warm=1.3)) if not holds] == [1, 2]
+    assert [i for i, holds in enumerate(verdicts(rank_2_EF_warm=1.1)) if not holds] == [2]
+    assert [i for i, holds in enumerate(verdicts(random_block_EF=1.0)) if not holds] == [4, 5, 8]
     assert [i for i, holds in enumerate(verdicts(rank_2_warm_no_EF=float("nan"))) if not holds] == []
-    assert [i for i, holds in enumerate(verdicts(rank_2_EF_not_warm=0.8)) if not holds] == [5]
+    assert [i for i, holds in enumerate(verdicts(rank_2_EF_not_warm=0.8)) if not holds] == [6]

@@ -25,7 +25,9 @@ def test_the_problem_holds_all_samples_split_by_label(small):
 
 def test_every_exact_method_takes_part(small):
     chosen = quickstart.methods(small[1])
-    assert set(chosen) >= {name for name, entry in adozoo.zoo.entries().items() if entry.exact}
+    known = adozoo.zoo.entries()
+    left_out = {name for name, entry in known.items() if entry.matrices or "tree" in entry.mixings} - {"relay_sgd"}
+    assert set(chosen) >= {name for name, entry in known.items() if entry.exact} - left_out
     assert all(entry.admits(mix) for entry, mix in chosen.values())
 
 

@@ -208,11 +208,15 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
             {f"{name}: bits of a worker in a step": value for name, value in bits.items()},
         ),
         figures.Claim(
-            "error feedback with warm-started rank 2 reaches SGD's loss at SGD's learning rate (median at most SGD's "
-            "highest)",
-            bool(np.median(at_sgd[best]) <= at_sgd["SGD"].max()),
-            {"learning rate": rate} | shown(best),
+            "error feedback with warm-started rank 2 reaches SGD's loss at SGD's learning rate (medians, to 25 %)",
+            bool(spread[best][0] <= 1.25 * spread["SGD"][0]),
+            {"learning rate": rate, "over SGD's": spread[best][0] / spread["SGD"][0]} | shown(best),
             published(best),
+        ),
+        figures.Claim(
+            "it does so within the noise of SGD: its median is at most the highest of SGD's seeds",
+            bool(spread[best][0] <= at_sgd["SGD"].max()),
+            shown(best),
         ),
         figures.Claim(
             "without error feedback neither rank 2 nor random blocks reach it (every seed above all of SGD's)",

@@ -22,7 +22,10 @@ def factory(name, learning_rate, **options):
 
 
 def over(name, mix):
-    return mix if adozoo.zoo.entry(name).admits(mix) else adozoo.exact_mean(mix.n)
+    entry = adozoo.zoo.entry(name)
+    if "tree" in entry.mixings:
+        return adozoo.mixing(adozoo.graphs.heap_binary_tree(mix.n))
+    return mix if entry.admits(mix) else adozoo.exact_mean(mix.n)
 
 
 def bias(problem, params):

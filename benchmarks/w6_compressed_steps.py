@@ -1,0 +1,147 @@
+"""W6: steps of PowerSGD and CHOCO-SGD on the tensors of a ResNet-20, beside plain PyTorch and a plain all-reduce."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import adozoo
+from benchmarks import peers
+from benchmarks.report import Result
+from benchmarks.timing import Cold, Spread, cold, take_turns
+
+X64 = False
+NODES, STEPS, THREADS = 16, 10, 2
+LEARNING_RATE, MOMENTUM, RANK = 0.01, 0.9, 2
+FRACTION, CONSENSUS_STEP = 0.01, 0.05
+BITS, APART = "Mbit a node and step", "difference"
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors of a ResNet-20 for 32 x 32 images: kernels [out, in, height, width], batch norms, a linear layer."""
+    widths = [3, 16] + 6 * [16] + 6 * [32] + 6 * [64]
+    found: dict[str, tuple[int, ...]] = {}
+    for k, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        found |= {f"conv{k:02d}": (after, before, 3, 3), f"norm{k:02d}": (after,), f"norm{k:02d}bias": (after,)}
+    return found | {"linear": (10, 64), "linearbias": (10,)}
+
+
+def start(seed: int = 0) -> tuple[Any, Any]:
+    """Params, the same at all nodes, and the optimum of each node: gradients are x - target."""
+    rng = np.random.default_rng(seed)
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes().items()}
+    targets = {name: rng.normal(size=(NODES, *shape)).astype(np.float32) for name, shape in shapes().items()}
+    return adozoo.replicate(params, NODES), jax.tree.map(jnp.asarray, targets)
+
+
+def power_sgd(learning_rate: Any, mean: Any) -> Any:
+    after = optax.chain(adozoo.post_momentum(MOMENTUM), adozoo.descent(learning_rate))
+    return adozoo.power_sgd(after, rank=RANK, mean=mean)
+
+
+def choco(compressor: Any, learning_rate: Any, mix: Any) -> Any:
+    return adozoo.choco_sgd(learning_rate, mix, compressor, CONSENSUS_STEP)
+
+
+MEAN, RING = adozoo.exact_mean(NODES), adozoo.mixing(adozoo.graphs.ring(NODES))
+METHODS: dict[str, tuple[str, Callable[[Any, Any], Any], Any]] = {
+    "all_reduce": ("all-reduce SGD", partial(adozoo.all_reduce_sgd, momentum=MOMENTUM), MEAN),
+    "power_sgd": (f"PowerSGD, rank {RANK}", power_sgd, MEAN),
+    "dsgd": ("D-SGD, ring", adozoo.dsgd, RING),
+    "top_k": (f"CHOCO-SGD, ring, top {FRACTION:.0%}", partial(choco, adozoo.compression.top_k(FRACTION)), RING),
+    "scaled_sign": ("CHOCO-SGD, ring, scaled sign", partial(choco, adozoo.compression.scaled_sign()), RING),
+}
+BOTH = ("power_sgd", "top_k", "scaled_sign")
+
+
+def program(method: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """`STEPS` whole steps, from given params, targets and step size."""
+    _, factory, mix = METHODS[method]
+
+    @jax.jit
+    def steps(params: Any, targets: Any, learning_rate: Any) -> Any:
+        tx = factory(learning_rate, mix)
+        return adozoo.simulate(tx, lambda x, step, key: jax.tree.map(jnp.subtract, x, targets), params, STEPS)[0]
+
+    return steps, (*start(), jnp.float32(LEARNING_RATE))
+
+
+def case() -> dict[str, Any]:
+    """The same for PyTorch, with the first factors of PowerSGD."""
+    params, targets = start()
+    factors = iter(power_sgd(LEARNING_RATE, MEAN).init(params)[0].factors)
+    leaves = jax.tree.leaves(params)
+    numbers = {
+        "leaves": len(leaves),
+        "threads": THREADS,
+        "steps": STEPS,
+        "learning_rate": LEARNING_RATE,
+        "momentum": MOMENTUM,
+        "fraction": FRACTION,
+        "consensus_step": CONSENSUS_STEP,
+    }
+    xs = {f"x{k}": np.asarray(x) for k, x in enumerate(leaves)}
+    ts = {f"t{k}": np.asarray(t) for k, t in enumerate(jax.tree.leaves(targets))}
+    qs = {f"q{k}": np.asarray(next(factors).q[0]) for k, x in enumerate(leaves) if x.ndim > 2}
+    return numbers | xs | ts | qs
+
+
+def run(quick: bool) -> Result:
+    size = sum(map(math.prod, shapes().values()))
+    result = Result(
+        "W6: compressed steps",
+        f"The {len(shapes())} tensors of a ResNet-20, {size} parameters, at {NODES} nodes, float32, with the gradient "
+        f"x - target; {STEPS} whole steps in a call (in a scan; in PyTorch a loop), the time of a call divided by "
+        f"them. Cold is the first call, not divided. PowerSGD: rank {RANK}, error feedback, warm start, momentum "
+        f"{MOMENTUM:g} after the compression; all-reduce SGD: momentum {MOMENTUM:g}. {peers.TORCH} computes the same, "
+        f"for all nodes at once and tensor by tensor, with {THREADS} threads in a process of its own. The difference "
+        "is that of its last iterates, relative to how far they went, in the Euclidean norm. Bits by "
+        "`adozoo.channel.traffic`; an all-reduce is counted as 2 (n - 1) / n vectors a node.",
+    )
+    programs = {method: program(method) for method in METHODS}
+    own = {method: partial(_call, *programs[method]) for method in METHODS}
+    with peers.torch_steps(**case()) as torch:
+        start_up = {method: Cold(torch.run(method)) for method in BOTH} if torch else {}
+        theirs = {f"torch {method}": partial(torch.run, method) for method in BOTH} if torch else {}
+        taken = take_turns(own | theirs, 3 if quick else 15)
+        last = torch.finish() if torch else {}
+    times = {who: Spread.of(seconds, 1 / STEPS) for who, seconds in taken.items()}
+    for method, (title, factory, mix) in METHODS.items():
+        params = programs[method][1][0]
+        sent = adozoo.channel.traffic(partial(factory, LEARNING_RATE), mix, params).bits_per_node / 1e6
+        first = cold("w6_compressed_steps", 1 if quick else 3, method=method)
+        plain = times["all_reduce"].median
+        more = {BITS: sent, "times all-reduce": times[method].median / plain}
+        result.row(title, "adozoo", times[method], first, **more)
+        if f"torch {method}" in times:
+            spread, apart = times[f"torch {method}"], _apart(method, own[method](), params, last)
+            speed = spread.median / times[method].median
+            more = {"times all-reduce": spread.median / plain, "times adozoo, warm": speed}
+            compared = {"times adozoo, cold": start_up[method].total / first.total, APART: apart}
+            result.row(title, peers.TORCH, spread, start_up[method], **more, **compared)
+            result.target(f"{title}: against {peers.TORCH}, warm", speed, least=1)
+    if not last:
+        result.row("PowerSGD and CHOCO-SGD", f"{peers.TORCH} ({peers.HOW_TO_GET_TORCH})")
+    apart = max((row[APART] for row in result.rows if APART in row), default=0.0)
+    if apart > 1e-5:
+        raise RuntimeError(f"W6: iterates differ by {apart:.3g}: the programs do not compute the same.")
+    return result
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return jax.block_until_ready(function(*arguments))
+
+
+def _apart(method: str, ours: Any, params: Any, last: dict[str, np.ndarray]) -> float:
+    """|x - y| / |y - x_0| over all tensors, for our last iterates x and PyTorch's y."""
+    off = moved = 0.0
+    for k, (x, before) in enumerate(zip(jax.tree.leaves(ours), jax.tree.leaves(params), strict=True)):
+        y = last[f"{method}{k}"].astype(np.float64)
+        off += np.sum((np.asarray(x) - y) ** 2)
+        moved += np.sum((y - np.asarray(before)) ** 2)
+    return float(np.sqrt(off / moved))
