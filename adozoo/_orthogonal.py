@@ -24,8 +24,8 @@ def orthogonalize(matrix: Float[Array, "*batch a r"]) -> Float[Array, "*batch a 
     that depends on its predecessors, stays (almost) zero and spoils nothing. What rounding leaves of v_i along its
     predecessors is taken out once more where it matters: P'P has no eigenvalue above 1, up to 1e-4.
 
-    Few columns are unrolled: elementwise sums vectorise over nodes and edges. More of them, whose program would take long
-    to compile, go to a QR decomposition, which completes dependent columns to an orthonormal basis.
+    Few columns are unrolled: elementwise sums vectorise over nodes and edges. More of them, whose program takes
+    long to compile, go to a QR decomposition, which completes dependent columns to an orthonormal basis.
 
     Args:
       matrix: [..., a, r], a tall matrix or a batch of them. 16-bit entries are computed with in 32 bits.

@@ -7,6 +7,7 @@ Each is an optax transformation over stacked pytrees, so that `optax.chain` comp
 `descent` and `momentum` are optax's SGD in arithmetic that keeps every leaf's dtype when the step size is traced.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +103,21 @@ def local_sgd_step(
             raise ValueError(f"{factory}: nesterov=True needs momentum in (0, 1), got momentum={decay!r}.")
         return [descent(learning_rate)]
     return [momentum(decay, nesterov), descent(learning_rate)]
+
+
+def stepping(factory: Any, argument: str) -> Any:
+    """The registry's form (learning_rate, mix, ...) of a factory whose first argument is what a node does alone.
+
+    Args:
+      factory: (inner, ..., argument, ...) -> transformation.
+      argument: the name under which it takes the mixing.
+    """
+
+    @functools.wraps(factory)
+    def build(learning_rate: Any, mix: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
+        return factory(descent(learning_rate), **{argument: mix}, **options)
+
+    return build
 
 
 def adapt_then_combine(mix: Mixing) -> optax.GradientTransformationExtraArgs:

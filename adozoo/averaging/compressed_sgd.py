@@ -27,7 +27,7 @@ from adozoo._optax import increment, transformation, zero_count
 from adozoo.compression import Compressor, over_nodes, qsgd, scaled_sign, top_k
 from adozoo.mixing import Mixing, exact_mean
 from adozoo.nodes import node_count
-from adozoo.parts import descent, named
+from adozoo.parts import named, stepping
 from adozoo.schedules import check_key
 from adozoo.zoo import Entry, register
 
@@ -149,10 +149,6 @@ def _feedback(
     return transformation(init, update)
 
 
-def _entry(learning_rate: Any, mean: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
-    return compressed_sgd(descent(learning_rate), mean=mean, **options)
-
-
 def _gathered(compressor: Compressor) -> Any:
     """The bits of an all-gather, spread over the links of an all-reduce."""
     return lambda params, n: compressor.bits(params) * n / 2
@@ -167,7 +163,7 @@ for _name, _title, _paper, _compressor, _feeds in (
     register(
         Entry(
             _name,
-            _entry,
+            stepping(compressed_sgd, "mean"),
             "averaging",
             _title,
             _paper,

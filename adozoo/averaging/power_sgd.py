@@ -35,7 +35,7 @@ from adozoo._optax import increment, transformation, zero_count
 from adozoo._orthogonal import alive, as_matrix, as_tensor, directions, matrix_shape
 from adozoo.mixing import Mixing, exact_mean
 from adozoo.nodes import node_count
-from adozoo.parts import MomentumState, descent, named
+from adozoo.parts import MomentumState, named, stepping
 from adozoo.schedules import check_key
 from adozoo.zoo import Entry, register
 
@@ -300,10 +300,6 @@ def post_momentum(decay: Any) -> optax.GradientTransformationExtraArgs:
     return transformation(lambda params: MomentumState(_tree.zeros_like(params)), update)
 
 
-def _entry(learning_rate: Any, mean: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
-    return power_sgd(descent(learning_rate), mean=mean, **options)
-
-
 def _bits(params: PyTree, n: int) -> float:
     """Over each directed link in a step, for rank 1."""
     del n
@@ -315,7 +311,7 @@ def _bits(params: PyTree, n: int) -> float:
 register(
     Entry(
         "power_sgd",
-        _entry,
+        stepping(power_sgd, "mean"),
         "averaging",
         "PowerSGD",
         "Vogels, Karimireddy, Jaggi, NeurIPS 2019",

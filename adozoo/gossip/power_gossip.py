@@ -38,7 +38,7 @@ from adozoo._optax import increment, transformation, zero_count
 from adozoo._orthogonal import alive, as_matrix, matrix_shape
 from adozoo._orthogonal import directions as orth
 from adozoo.exchange import Exchange, OnLinks, exchange
-from adozoo.parts import descent, named
+from adozoo.parts import named, stepping
 from adozoo.schedules import check_key
 from adozoo.zoo import Entry, register
 
@@ -331,10 +331,6 @@ def _masked(keep: Array, trees: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.where(keep.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), trees)
 
 
-def _entry(learning_rate: Any, mix: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
-    return power_gossip(descent(learning_rate), mix, **options)
-
-
 def _link_bits(params: PyTree, n: int) -> float:
     """Over each directed link in a step, for rank 1 and one round a step."""
     del n
@@ -346,7 +342,7 @@ def _link_bits(params: PyTree, n: int) -> float:
 register(
     Entry(
         "power_gossip",
-        _entry,
+        stepping(power_gossip, "graph"),
         "gossip",
         "PowerGossip",
         "Vogels, Karimireddy, Jaggi, NeurIPS 2020",

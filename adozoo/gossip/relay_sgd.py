@@ -18,7 +18,7 @@ from typing import Any
 
 import optax
 
-from adozoo.parts import descent, named
+from adozoo.parts import named, stepping
 from adozoo.relay import relay_average, relay_updates
 from adozoo.zoo import Entry, register
 
@@ -131,28 +131,16 @@ def relay_mix(
     return named("relay_mix", optax.chain(optax.with_extra_args_support(inner), relay))
 
 
-def _relay_sgd(learning_rate: Any, tree: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
-    return relay_sgd(descent(learning_rate), tree, **options)
-
-
-def _relay_sgd_grad(learning_rate: Any, tree: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
-    return relay_sgd_grad(descent(learning_rate), tree, **options)
-
-
-def _relay_mix(learning_rate: Any, tree: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
-    return relay_mix(descent(learning_rate), tree, **options)
-
-
 for _name, _title, _factory, _options, _exact in (
-    ("relay_sgd", "RelaySGD", _relay_sgd, {}, True),
-    ("relay_sgd_overlap", "RelaySGD, overlapping", _relay_sgd, {"overlap": True}, True),
-    ("relay_sgd_grad", "RelaySGD/Grad", _relay_sgd_grad, {}, False),
-    ("relay_mix", "RelaySum/Mix", _relay_mix, {"share": 0.5}, True),
+    ("relay_sgd", "RelaySGD", relay_sgd, {}, True),
+    ("relay_sgd_overlap", "RelaySGD, overlapping", relay_sgd, {"overlap": True}, True),
+    ("relay_sgd_grad", "RelaySGD/Grad", relay_sgd_grad, {}, False),
+    ("relay_mix", "RelaySum/Mix", relay_mix, {"share": 0.5}, True),
 ):
     register(
         Entry(
             _name,
-            _factory,
+            stepping(_factory, "tree"),
             "gossip",
             _title,
             "Vogels et al., NeurIPS 2021",

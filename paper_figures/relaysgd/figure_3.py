@@ -15,20 +15,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import networkx as nx
 import numpy as np
 import optax
 import xarray as xr
 
 import adozoo
+import theory
 from experiments import figures
 from paper_figures.relaysgd import _quadratics
 
 N, ZETA2, NOISE, DISTANCE = 32, 0.1, 0.1, 1.0
 STEPS = 500
 RATES = {"d2": 0.1, "relay": 0.3}
-TARGET = 1e-5
+TARGET, LEVEL = 1e-5, 1e-4
 TITLES = {"gossip": "D-SGD", "d2": "D2 (exact diffusion)", "relay": "RelaySGD, spanning trees"}
 LOOKS = {"gossip": figures.method("dsgd"), "d2": figures.method("d2"), "relay": figures.method("relay_sgd")}
+CURVES = tuple(TITLES)
 # One run of the authors' code each; RelaySGD on the tree with root 0.
 AT = (100, 200, 300, 400)
 PUBLISHED = {
@@ -36,7 +39,7 @@ PUBLISHED = {
     "d2": (6.1e-4, 2.2e-5, 5.7e-6, 1.6e-5),
     "relay": (1.0e-3, 2.2e-5, 2.0e-5, 2.2e-5),
 }
-PUBLISHED_VECTORS = {"gossip": 178, "d2": 178, "relay": 62}
+PUBLISHED_VECTORS = (178, 178, 62)
 PUBLISHED_RATE = 0.07421875 / 1.1
 
 
@@ -68,20 +71,26 @@ def d2(rate: Any) -> optax.GradientTransformationExtraArgs:
 
 
 @functools.cache
+def tree(root: int) -> nx.Graph:
+    return adozoo.graphs.spanning_tree(adozoo.graphs.social_network(), root)
+
+
+@functools.cache
 def relay(root: int) -> _quadratics.Method:
     """RelaySGD on the spanning tree from a root."""
-    tree = adozoo.exchange(adozoo.graphs.spanning_tree(adozoo.graphs.social_network(), root))
-    return lambda rate: adozoo.relay_sgd(adozoo.descent(rate), tree)
+    links = adozoo.exchange(tree(root))
+    return lambda rate: adozoo.relay_sgd(adozoo.descent(rate), links)
 
 
-def vectors(kind: str) -> float:
-    """Vectors sent in the whole network in a step."""
+def vectors() -> list[float]:
+    """Vectors that each of the methods sends in the whole network in a step."""
     x = np.zeros((N, _quadratics.DIM))
-    if kind == "relay":
-        tree = adozoo.exchange(adozoo.graphs.spanning_tree(adozoo.graphs.social_network(), 0))
-        return adozoo.channel.traffic(lambda links: adozoo.relay_sgd(adozoo.descent(0.1), links), tree, x).messages
-    build = {"gossip": adozoo.dsgd, "d2": adozoo.exact_diffusion}[kind]
-    return adozoo.channel.traffic(lambda mix: build(0.1, mix), network(), x).messages
+    counted = (
+        (lambda mix: adozoo.dsgd(0.1, mix), network()),
+        (lambda mix: adozoo.exact_diffusion(0.1, mix), network()),
+        (lambda links: adozoo.relay_sgd(adozoo.descent(0.1), links), adozoo.exchange(tree(0))),
+    )
+    return [N * adozoo.channel.traffic(build, over, x).vectors_per_node for build, over in counted]
 
 
 def compute(full: bool) -> xr.Dataset:
@@ -89,34 +98,101 @@ def compute(full: bool) -> xr.Dataset:
 
 
 def measured(roots: Sequence[int], steps: int, draws: int) -> xr.Dataset:
-    """Mean suboptimality over noise draws of each curve; RelaySGD's has a line for each root."""
-    least_squares = problem(seed=1)
-    stack = _quadratics.stack([least_squares])
-    _, rate = _quadratics.tune(gossip, stack, exact=False, max_steps=20_000, target=TARGET)
-    used = {"gossip": float(rate[0]) / 1.1, **RATES}
-    noise = np.random.default_rng(0).normal(
-        scale=NOISE / np.sqrt(_quadratics.DIM), size=(draws, steps, N, _quadratics.DIM)
-    )
+    """Mean suboptimality over noise draws of each curve; RelaySGD's is the mean over roots too."""
+    task = problem(seed=1)
+    _, tuned = _quadratics.tune(gossip, _quadratics.stack([task]), exact=False, max_steps=20_000, target=TARGET)
+    rates = {"gossip": float(tuned[0]) / 1.1, **RATES}
+    scale = NOISE / np.sqrt(_quadratics.DIM)
+    noise = np.random.default_rng(0).normal(scale=scale, size=(draws, steps, N, _quadratics.DIM))
 
-    def line(method: _quadratics.Method, rate: float) -> tuple[np.ndarray, np.ndarray]:
-        runs = jax.jit(jax.vmap(functools.partial(_quadratics.curve, method, least_squares, rate, steps)))(noise)
-        return np.asarray(runs).mean(0), np.asarray(runs).std(0, ddof=1) / np.sqrt(draws)
+    def line(method: _quadratics.Method, rate: float) -> np.ndarray:
+        run = functools.partial(_quadratics.curve, method, task, rate, steps)
+        return np.asarray(jax.jit(jax.vmap(run))(noise)).mean(0)
 
-    lines = {"gossip": line(gossip, used["gossip"]), "d2": line(d2, used["d2"])}
-    relays = np.stack([line(relay(root), used["relay"])[0] for root in roots])
-    delays = [max(0, adozoo_diameter(root) - 1) for root in roots]
+    relays = np.stack([line(relay(root), rates["relay"]) for root in roots])
+    lines = [line(gossip, rates["gossip"]), line(d2, rates["d2"]), relays.mean(0)]
     return xr.Dataset(
         {
-            "error": (
-                ("curve", "step"),
-                np.stack([lines["gossip"][0], lines["d2"][0], relays.mean(0)]),
-            ),
-            "standard_error": (("fixed", "step"), np.stack([lines["gossip"][1], lines["d2"][1]])),
+            "error": (("curve", "step"), np.stack(lines)),
             "relay_error": (("root", "step"), relays),
-            "delay": ("root", delays),
-            "rate": ("curve", [used[kind] for kind in TITLES]),
-            "vectors": ("curve", [vectors(kind) for kind in TITLES]),
+            "largest_delay": ("root", [int(theory.delay_matrix(tree(root)).max()) for root in roots]),
+            "rate": ("curve", [rates[curve] for curve in CURVES]),
+            "vectors": ("curve", vectors()),
         },
-        {"curve": list(TITLES), "root": list(roots), "step": np.arange(steps + 1)},
+        {"curve": list(CURVES), "root": list(roots), "step": np.arange(steps + 1)},
         {"draws": draws},
     )
+
+
+def first_below(data: xr.Dataset, curve: str, level: float) -> int:
+    """The first step at which a curve is below a level; one more than there are, if none is."""
+    below = np.flatnonzero(data.error.sel(curve=curve).values < level)
+    return int(below[0]) if below.size else data.step.size
+
+
+def draw(data: xr.Dataset) -> figures.Figure:
+    figure, (left, right) = figures.panels(1, 2, (3.8, 3.2), sharey=True)
+    low, high = data.relay_error.min("root"), data.relay_error.max("root")
+    for curve in CURVES:
+        here, look, sent = data.error.sel(curve=curve), LOOKS[curve], float(data.vectors.sel(curve=curve))
+        for axis, places in ((left, data.step), (right, data.step * sent)):
+            axis.plot(places, here, label=f"{TITLES[curve]}, {sent:.0f} a step", markevery=50, **look)
+            if curve == "relay":
+                axis.fill_between(places, low, high, color=look["color"], alpha=0.2, lw=0)
+    left.set(yscale="log", xlabel="steps", ylabel=r"$f(\bar x) - f^\star$")
+    right.set(xlabel="vectors sent in the network", xlim=(0, 40_000 * data.step.size / STEPS))
+    right.legend()
+    return figure
+
+
+def judge(data: xr.Dataset) -> list[figures.Claim]:
+    sent = {curve: float(data.vectors.sel(curve=curve)) for curve in CURVES}
+    steps = [step for step in AT if step < data.step.size]
+    shown = {curve: data.error.sel(curve=curve, step=steps).values for curve in CURVES}
+    reached = {curve: first_below(data, curve, LEVEL) for curve in CURVES}
+    budget = {curve: reached[curve] * sent[curve] for curve in CURVES}
+    spread = [int((line.values < LEVEL).argmax()) for line in data.relay_error]
+    ends = {curve: float(data.error.sel(curve=curve)[-100:].mean()) for curve in CURVES}
+    return [
+        figures.Claim(
+            "a step sends 178 vectors over the social network, and 62 over a spanning tree",
+            [sent[curve] for curve in CURVES] == list(PUBLISHED_VECTORS),
+            {TITLES[curve]: sent[curve] for curve in CURVES},
+            dict(zip(TITLES.values(), PUBLISHED_VECTORS, strict=True)),
+        ),
+        figures.Claim(
+            f"RelaySGD progresses per step about as D2 does on the full network: to {LEVEL:g} in at most 1.25 times the "
+            "steps",
+            bool(reached["relay"] <= 1.25 * reached["d2"] and reached["relay"] < data.step.size),
+            {TITLES[curve]: reached[curve] for curve in CURVES}
+            | {"RelaySGD, roots": [int(root) for root in data.root.values], "steps": spread}
+            | {"largest delays": data.largest_delay.values},
+        ),
+        figures.Claim(
+            f"and sends about three times fewer vectors for it (2.3 to 3.7 times, to {LEVEL:g})",
+            bool(2.3 <= budget["d2"] / budget["relay"] <= 3.7),
+            {TITLES[curve]: budget[curve] for curve in CURVES} | {"D2 / RelaySGD": budget["d2"] / budget["relay"]},
+        ),
+        figures.Claim(
+            f"D-SGD is the slowest to {LEVEL:g}, in steps and in vectors",
+            bool(reached["gossip"] > max(reached["d2"], reached["relay"])),
+            {TITLES[curve]: (reached[curve], budget[curve]) for curve in CURVES},
+        ),
+        figures.Claim(
+            "errors under way, of another draw of the problem than the paper's",
+            None,
+            {f"{TITLES[curve]}, steps {', '.join(map(str, steps))}": shown[curve] for curve in CURVES}
+            | {f"{TITLES[curve]}, mean over the last 100 steps": value for curve, value in ends.items()}
+            | {"D-SGD's learning rate": float(data.rate[0])},
+            {f"{TITLES[curve]}, steps {', '.join(map(str, steps))}": PUBLISHED[curve] for curve in CURVES}
+            | {"D-SGD's learning rate": PUBLISHED_RATE},
+        ),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> list[figures.Claim]:
+    return figures.run(__file__, __doc__, compute, draw, judge, arguments)
+
+
+if __name__ == "__main__":
+    main()
