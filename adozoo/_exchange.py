@@ -11,8 +11,6 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, PyTree
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from adozoo._message import Sized
-
 register = jax.tree_util.register_dataclass
 
 
@@ -247,8 +245,3 @@ def build(matrix: sp.csr_array, name: str = "exchange") -> Exchange:
     slots = np.full((n, int(degrees.max(initial=0))), len(own))
     slots[own, np.arange(len(own)) - np.repeat(off.indptr[:-1], degrees)] = np.arange(len(own))
     return Exchange(own, other, back, slots, off.data, diagonal, n)
-
-
-def sized(tree: PyTree) -> Sized | PyTree:
-    """The value of a message, in or out of its `Sized` container."""
-    return tree.value if isinstance(tree, Sized) else tree

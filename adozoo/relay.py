@@ -200,10 +200,9 @@ def join(parts: Sequence[PyTree], like: PyTree) -> PyTree:
     """Undo `split`, in the shapes and dtypes of `like`."""
     if len(parts) == 1:
         return parts[0]
-    n, total = parts[0].shape[0], sum(part.shape[1] for part in parts)
-    flat = jnp.zeros((n, total), jnp.result_type(*parts))
-    for place, part in enumerate(parts):
-        flat = flat.at[:, place :: len(parts)].set(part)
+    n, longest = parts[0].shape  # the others may be shorter by one
+    padded = [jnp.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in parts]
+    flat = jnp.stack(padded, axis=-1).reshape(n, -1)
     leaves, structure = jax.tree.flatten(like)
     ends = [0]
     for leaf in leaves:

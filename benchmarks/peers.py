@@ -102,7 +102,7 @@ def torch_python() -> Path | None:
 class Torch(NamedTuple):
     """A running `benchmarks.torch_driver`."""
 
-    run: Callable[[str], float]  # takes a method's steps, and returns the seconds they took
+    run: Callable[[str, int], float]  # takes a method's steps with so many threads, and returns the seconds they took
     finish: Callable[[], dict[str, np.ndarray]]  # ends the process, and returns the last iterates by name
 
 
@@ -120,8 +120,8 @@ def torch_steps(**case: Any) -> Iterator[Torch | None]:
             command, pipe = [python, TORCH_DRIVER, folder], subprocess.PIPE
             process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
 
-        def run(method: str) -> float:
-            print(method, file=process.stdin, flush=True)
+        def run(method: str, threads: int) -> float:
+            print(method, threads, file=process.stdin, flush=True)
             answer = process.stdout.readline() if process.stdout else ""
             if not answer:
                 raise RuntimeError(f"{TORCH} failed:\n{errors.read_text()}")

@@ -1,7 +1,7 @@
 """PowerSGD and CHOCO-SGD in plain PyTorch, as one writes them for simulated nodes: all nodes at once, tensor by tensor.
 
-Runs in the peer's own Python, on the case that `benchmarks.peers` wrote: takes the steps of the method that each line
-of its input names, answers with the seconds that they took, and leaves the last iterates at the end.
+Runs in the peer's own Python, on the case that `benchmarks.peers` wrote. Each line of its input is a method and a
+number of threads: it takes the method's steps, answers with the seconds they took, and leaves the last iterates behind.
 """
 
 import sys
@@ -78,7 +78,6 @@ def scaled_sign(v: torch.Tensor, replica: torch.Tensor, total: torch.Tensor) -> 
 
 def main(folder: Path) -> None:
     case = dict(np.load(folder / "case.npz"))
-    torch.set_num_threads(int(case["threads"]))
     start, targets = ([torch.from_numpy(case[f"{name}{k}"]) for k in range(int(case["leaves"]))] for name in "xt")
     factors = [torch.from_numpy(case[f"q{k}"]) if f"q{k}" in case else None for k in range(len(start))]
     steps, rate, consensus_step = int(case["steps"]), float(case["learning_rate"]), float(case["consensus_step"])
@@ -90,11 +89,13 @@ def main(folder: Path) -> None:
     last: dict[str, np.ndarray] = {}
     with torch.inference_mode():
         for line in sys.stdin:
+            method, threads = line.split()
+            torch.set_num_threads(int(threads))
             before = time.perf_counter()
             xs = [x.clone() for x in start]
-            methods[line.strip()](xs)
+            methods[method](xs)
             print(time.perf_counter() - before, flush=True)
-            last |= {f"{line.strip()}{k}": x.numpy() for k, x in enumerate(xs)}
+            last |= {f"{method}{k}": x.numpy() for k, x in enumerate(xs)}
     np.savez(folder / "result.npz", **last)
 
 

@@ -1,4 +1,4 @@
-r"""The reduced deep-learning set-up of the RelaySGD paper: a small deep network on digits, dealt unevenly to 16 workers.
+"""The reduced deep-learning set-up of the RelaySGD paper: a small deep network on digits, dealt unevenly to 16 workers.
 
 In place of VGG-11 on Cifar-10, which needs a GPU: a network 64-16-16-16-16-10 (ReLU, 2026 parameters, float32) on
 scikit-learn's digits, 90 training samples a worker and 357 for testing. Each worker's mixture of classes is drawn from
@@ -7,6 +7,7 @@ Dir(alpha, ..., alpha). As in the paper the learning rate is warmed up over the 
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def picked(dealt: Deal, seed: int, sizes: Sizes) -> Int[np.ndarray, "steps n bat
 
 def initial(key: Array) -> list[dict[str, Array]]:
     """One worker's network before training (He's initialisation)."""
-    shapes = list(zip(LAYERS, LAYERS[1:], strict=False))
+    shapes = list(itertools.pairwise(LAYERS))
     return [
         {
             "weights": jax.random.normal(one, shape, jnp.float32) * np.float32((2 / shape[0]) ** 0.5),
@@ -165,7 +166,7 @@ def methods() -> dict[str, Method]:
 
 
 def accuracies(
-    method: Method, rates: Sequence[float], deals: Sequence[Deal], seeds: Sequence[int], sizes: Sizes
+    method: Method, rates: Sequence[float] | np.ndarray, deals: Sequence[Deal], seeds: Sequence[int], sizes: Sizes
 ) -> Float[np.ndarray, "deals rates records n"]:
     """Each worker's test accuracy over time, for all deals (each with its seed) and learning rates in one program."""
     features, labels = jnp.asarray(digits().features, jnp.float32), jnp.asarray(digits().labels, jnp.int32)

@@ -1,7 +1,7 @@
 r"""RelaySGD (Vogels et al., NeurIPS 2021), appendix figure 5: what a tree costs, rho = m / p against its size.
 
-(1 - p)^m = ||W~^m - W~^inf|| / ||W~ - W~^inf|| for the matrix W~ of a step with overlap (largest delay = diameter), and m
-is the one that makes rho least. Right, for comparison, how long the last of the deviation takes to fade:
+(1 - p)^m = ||W~^m - W~^inf|| / ||W~ - W~^inf|| for the matrix W~ of a step with overlap (largest delay = diameter),
+and m is the one that makes rho least. Right, for comparison, how long the last of the deviation takes to fade:
 1 / (1 - |lambda_2|^2). Crosses are what the authors' code gives. All is exact; --full has two more sizes.
 """
 

@@ -1,10 +1,10 @@
 r"""RelaySGD (Vogels et al., NeurIPS 2021), appendix figure 6: by how much delays shorten a step.
 
 All workers have the gradient -1 in the first step, and none later. With exact averages they would all move by the
-learning rate; with RelaySGD they agree on less in the end, and the quotient is the factor by which learning rates should
-be larger. Measured by running the method, without and with overlap (communication while the next gradient is computed);
-lines are 1 + mean delay, and dashed the paper's rule of thumb, half of the largest delay. --full has all of the paper's
-sizes.
+learning rate; with RelaySGD they agree on less in the end, and the quotient is the factor by which learning rates
+should be larger. Measured by running the method, without and with overlap (communication while the next gradient is
+computed); lines are 1 + mean delay, and dashed the paper's rule of thumb, half of the largest delay. --full has all of
+the paper's sizes.
 """
 
 from collections.abc import Sequence
@@ -99,7 +99,8 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
             },
         ),
         figures.Claim(
-            "the rule of thumb, half of the largest delay, is right to a factor of 2 on chains and binary trees (n >= 10)",
+            "the rule of thumb, half of the largest delay, is right to a factor of 2 on chains and binary trees "
+            "(n >= 10)",
             bool((ratio.sel(tree=["chain", "tree"]) <= 2).all() and (ratio.sel(tree=["chain", "tree"]) >= 0.5).all()),
             {f"rule / exact, {name}": found for name, found in bounds.items() if not name.startswith("star")},
         ),

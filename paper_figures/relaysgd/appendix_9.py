@@ -131,7 +131,10 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
     near = [abs(np.log(np.divide(ours[key], papers[key]))).max() for key in ours]
     late = {int(n): float(exact.sel(algorithm="RelaySum", n=n)[-1]) for n in data.n}
     lagging = {int(n): float(exact.sel(algorithm="gossip", n=n)[-1]) for n in data.n}
-    four = {int(n): float(ratio.sel(algorithm="RelaySum", n=n, step=slice(4 * int(n), None)).mean()) for n in (8, 16, 32, 64)}
+    four = {
+        int(n): float(ratio.sel(algorithm="RelaySum", n=n, step=slice(4 * int(n), None)).mean())
+        for n in (8, 16, 32, 64)
+    }
     quotient = data.expected.sel(algorithm="RelaySum") / data.expected.sel(algorithm="gossip")
     return [
         figures.Claim(

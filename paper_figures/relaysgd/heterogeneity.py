@@ -91,7 +91,9 @@ def draw(data: xr.Dataset) -> figures.Figure:
         course = data.worst.sel(algorithm=name, alpha=ALPHAS[-1]).mean("seed")
         right.plot(data.step, course, label=method.title, markevery=2, **method.look)
     left.set_xticks(places, [f"{alpha:g}" for alpha in ALPHAS])
-    left.set(xlabel=r"Dirichlet $\alpha$ of the labels", ylabel="worst worker's test accuracy [%]", title="after training")
+    left.set(
+        xlabel=r"Dirichlet $\alpha$ of the labels", ylabel="worst worker's test accuracy [%]", title="after training"
+    )
     right.set(xlabel="steps", title=rf"during training, $\alpha$ = {ALPHAS[-1]:g}", ylim=(60, 100))
     handles, labels = right.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
@@ -165,10 +167,7 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
             "accuracies on Cifar-10, alpha = 1, 0.1, 0.01; ours on digits, with the learning rates used",
             None,
             {titles[name]: [shown(values) for values in ends[name]] for name in ends}
-            | {
-                f"{titles[name]}, learning rates": data.learning_rate.sel(algorithm=name).values
-                for name in ends
-            }
+            | {f"{titles[name]}, learning rates": data.learning_rate.sel(algorithm=name).values for name in ends}
             | {"total variation of labels": data.skew.mean("seed").values},
             {titles[name]: PUBLISHED[name] for name in ends},
         ),

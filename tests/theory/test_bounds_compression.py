@@ -207,8 +207,9 @@ def test_choco_gossip_keeps_its_promise():
 
     def run(key):
         tx = adozoo.choco_sgd(1.0, mix, few, consensus_step=step, key=key)
-        still = lambda x, step, key: 0 * x  # noqa: E731
-        _, _, (path, replica) = adozoo.simulate(tx, still, x, 60, metrics=lambda x, state: (x, state[-1].replica))
+        _, _, (path, replica) = adozoo.simulate(
+            tx, lambda x, step, key: 0 * x, x, 60, metrics=lambda x, state: (x, state[-1].replica)
+        )
         before = jnp.concatenate([x[None], path[:-1]])
         apart = before - before.mean(1, keepdims=True)
         return jnp.sum(apart**2, axis=(1, 2)) + jnp.sum((before - replica) ** 2, axis=(1, 2))

@@ -6,17 +6,17 @@ independent of the past with E P_e = \delta I, \delta = r / b where matrices [a,
 from the left, and let \rho = 1 - \lambda_2, \beta = 1 - \lambda_n.
 
 - From above: P_e <= I, so that 0 <= L_P <= L (x) I <= \beta I, and |L_P x|^2 <= \beta <x, L_P x>. Its expectation is
-  \beta \delta <x, L x>, and <x, L x> >= \rho |x|^2 for mean-free x. Without a bound on \gamma from below, and for any W
-  with non-negative off-diagonal entries.
+  \beta \delta <x, L x>, and <x, L x> >= \rho |x|^2 for mean-free x.
 - From below: E x_t = (I - \gamma \delta L)^t x_0, and E|x_t|^2 >= |E x_t|^2.
 
 A warm start has no such bound for one round: directions of the round before may be orthogonal to the difference, which
 then stays as it is. What it gains is seen on matrices whose differences are of low rank.
 
-Power iteration from a normal Q, derived: with M = diag(\sigma), M = (M, 0) or its transpose without loss of
-generality, P spans T Q, T = diag(\sigma^{2s - 1}) after s iterations. It catches direction i with probability p_i = E
-h_i / (1 + h_i), h_i = T_i^2 q_i' (\sum_{j != i} T_j^2 q_j q_j')^{-1} q_i. For T_i >= T_k exchanging q_i and q_k shows
-p_i >= p_k. The p_i add up to r, and Chebyshev's sum inequality gives \sum \sigma_i^2 p_i >= (r / m) \sum \sigma_i^2.
+Power iteration from a normal Q, derived: in the bases of its singular vectors, which do not change the law of Q, M is
+diag(\sigma) with m = min(a, b) > r entries, and after s iterations P spans T Q, T = diag(\sigma^{2s - 1}). It catches a
+share p_i = E h_i / (1 + h_i) of direction i, h_i = T_i^2 q_i' (\sum_{j != i} T_j^2 q_j q_j')^{-1} q_i. For T_i >= T_k
+exchanging q_i and q_k shows that p_i >= p_k. The p_i add up to r, and Chebyshev's sum inequality gives
+\sum \sigma_i^2 p_i >= (r / m) \sum \sigma_i^2.
 
 References:
     Vogels, Karimireddy, Jaggi, "Practical low-rank communication compression in decentralized deep learning",
