@@ -108,7 +108,7 @@ def run(quick: bool) -> Result:
     with peers.torch_steps(**case()) as torch:
         theirs = [(method, threads) for method in BOTH for threads in THREADS if torch]
         first = {each: Cold(torch.run(*each)) for each in theirs} if torch else {}
-        taken = take_turns(turns | {each: partial(torch.run, *each) for each in theirs if torch}, 2 if quick else 9)
+        taken = take_turns(turns | {each: partial(torch.run, *each) for each in theirs if torch}, 2 if quick else 7)
         last = torch.finish() if torch else {}
     times = {who: Spread.of(seconds, 1 / STEPS) for who, seconds in taken.items()}
     plain = times["all_reduce"].median
@@ -155,4 +155,9 @@ def _compared(method: str, ours: Any, params: Any, last: dict[str, np.ndarray]) 
 
 
 NOTE = """\
-NOTE"""
+PyTorch's two threads wait for each other after every operation, so that other work on the same two cores costs it more
+than its share: see the load, and the rows with one thread. PowerSGD's compile time is that of its 20 matrices, each with
+products and a Gram-Schmidt of its own. Its nodes compute as nodes do, each the same P and P Q'; the PyTorch program
+computes these once for all nodes. That the all-reduce takes longer than D-SGD is XLA's fusion of the mean with what it
+is used for, by which every row computes it anew: as a product with a row of 1/n it took half the time. That is inferred
+from this one change."""

@@ -63,9 +63,9 @@ def test_rho_is_the_authors():
 
 
 def test_impulses_measure_the_mean_delay():
-    data = appendix_6.factors((2, 6), steps=1500)
-    assert appendix_6.judge(data.sel(n=[2, 6]).assign_coords(n=[2, 10]))[0].holds
-    np.testing.assert_allclose(data.measured.sel(tree="chain", n=6), [1 + 35 / 18 - 5 / 6, 1 + 35 / 18], rtol=1e-12)
+    data = appendix_6.factors((10,), steps=2000)
+    assert [claim.holds for claim in appendix_6.judge(data)] == [True, True, False]
+    np.testing.assert_allclose(data.measured.sel(tree="chain", n=10), [1 + 3.3 - 0.9, 1 + 3.3], rtol=1e-12)
 
 
 def test_means_estimated_by_relaying_and_by_gossip():
@@ -82,23 +82,18 @@ def test_means_estimated_by_relaying_and_by_gossip():
     np.testing.assert_allclose(appendix_9.gossiped(jnp.asarray(samples)), gossiped, rtol=1e-10)
     powers = [np.linalg.norm(np.linalg.matrix_power(W, k)) ** 2 for k in range(1, steps + 1)]
     np.testing.assert_allclose(appendix_9.expected(n, steps)[1, -1], sum(powers) / (n * steps**2), rtol=1e-12)
-    assert appendix_9.expected(n, 1)[0, 0] == pytest.approx((2 / 2 + 5 / 3) / n)
-
-
-def test_expected_errors_are_the_simulated_ones():
-    data = appendix_9.simulated((5,), steps=30, runs=400)
-    sigmas = abs(data.error - data.expected) / data.standard_error
-    assert float(sigmas.max()) < 4.5
-    assert float(abs(1 - data.expected.sel(algorithm="gossip") / data.expected.sel(algorithm="RelaySum")).max()) > 0.2
+    counts = [[max(0, steps - delays[i, j]) for j in range(n)] for i in range(n)]
+    assert appendix_9.expected(n, steps)[0, -1] == pytest.approx(np.mean([1 / sum(row) for row in counts]), rel=1e-12)
 
 
 def test_losses():
-    data = table_5.measured(steps=400, records=20, runs=6)
+    curves = ("previous", "counts", "gossip")
+    data = table_5.measured(curves, steps=400, records=20, runs=6)
     last = data.distance[..., -1].mean("run")
-    at = {(curve, loss): float(last.sel(curve=curve, loss=loss)) for curve in table_5.BUILD for loss in table_5.DROPS}
-    assert max(at[curve, 0.0] for curve in ("previous", "counts", "initial", "d2")) < 1e-3
+    at = {(curve, loss): float(last.sel(curve=curve, loss=loss)) for curve in curves for loss in table_5.DROPS}
+    assert max(at[curve, 0.0] for curve in curves[:2]) < 1e-3
     for loss in (0.01, 0.1):
-        assert 1e-3 < at["previous", loss] < at["counts", loss] < at["initial", loss] / 3
+        assert 1e-3 < at["previous", loss] < at["counts", loss]
     assert len(set(np.asarray(data.distance.sel(curve="counts", loss=0.1)[:, -1]))) == 6
     problem = _quadratics.random_least_squares(6, table_5.ZETA2, table_5.DISTANCE, seed=2)
     weights = table_5._lossy_ring(0.0, jax.random.key(0)).base

@@ -62,7 +62,7 @@ def choco_sgd(
       learning_rate: \eta, a number, a traced scalar or a schedule step -> scalar.
       mix: the mixing, over n nodes.
       compressor: how messages are compressed, see `adozoo.compression`.
-      consensus_step: \gamma > 0; `theory.bounds.entry("choco_gossip")` has a value with a proof; larger ones work better.
+      consensus_step: \gamma > 0. `theory.bounds.entry("choco_gossip")` has one with a proof; larger ones work better.
       momentum: \beta in [0, 1), on each node.
       nesterov: whether to use Nesterov's form.
       overlap: whether the params of before the local step are gossiped, and it is added afterwards.

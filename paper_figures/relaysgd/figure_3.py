@@ -5,9 +5,10 @@ noise 0.1 in norm. D-SGD and D2 (in the form of exact diffusion) average over al
 tree. Suboptimality of the mean against steps (left), and against vectors sent in the whole network (right). Learning
 rates: D-SGD's is the largest with which it settles below 1e-5 without noise, divided by 1.1; D2 0.1; RelaySGD 0.3.
 
-Deviations: the problem and the noise are drawn with our own generator; the paper's is one draw whose generator we do not
-have, and D-SGD's learning rate depends much on it (0.02 to 0.06 over ten draws; theirs 0.07). Lines are means over 20 noise draws (100 with --full), and for
-RelaySGD also over the roots 0, 4, ..., 28 (all with --full); the paper shows one run of each.
+Deviations: the problem and the noise are drawn with our own generator; the paper's is one draw whose generator we do
+not have, and D-SGD's learning rate depends much on it (0.02 to 0.06 over ten draws; theirs 0.07). Lines are means over
+20 noise draws (100 with --full), and for RelaySGD also over the roots 0, 4, ..., 28 (all with --full; the shade is from
+the best to the worst); the paper shows one run of each.
 """
 
 import functools
@@ -162,8 +163,8 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
             dict(zip(TITLES.values(), PUBLISHED_VECTORS, strict=True)),
         ),
         figures.Claim(
-            f"RelaySGD progresses per step about as D2 does on the full network: to {LEVEL:g} in at most 1.25 times the "
-            "steps",
+            f"RelaySGD progresses per step about as D2 does on the full network: to {LEVEL:g} in at most 1.25 times "
+            "the steps",
             bool(reached["relay"] <= 1.25 * reached["d2"] and reached["relay"] < data.step.size),
             {TITLES[curve]: reached[curve] for curve in CURVES}
             | {"RelaySGD, roots": [int(root) for root in data.root.values], "steps": spread}
