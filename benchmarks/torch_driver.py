@@ -48,7 +48,7 @@ def power_sgd(xs: list[Any], targets: list[Any], factors: list[Any], steps: int,
 
 
 def choco_sgd(xs: list[Any], targets: list[Any], send: Any, steps: int, rate: float, consensus_step: float) -> None:
-    """In place, on a ring with weights 1/3. `send` adds what it compresses to the replica and to the neighbours' sum."""
+    """In place, on a ring with weights 1/3. `send` adds what it compresses to the replica and to the weighted sum."""
     xs, targets = [x.flatten(1) for x in xs], [target.flatten(1) for target in targets]
     replicas, sums = ([torch.zeros_like(x) for x in xs] for _ in range(2))
     for _ in range(steps):

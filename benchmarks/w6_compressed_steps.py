@@ -1,5 +1,6 @@
 """W6: steps of PowerSGD and CHOCO-SGD on the tensors of a ResNet-20, beside plain PyTorch and a plain all-reduce."""
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +27,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     """The tensors of a ResNet-20 for 32 x 32 images: kernels [out, in, height, width], batch norms, a linear layer."""
     widths = [3, 16] + 6 * [16] + 6 * [32] + 6 * [64]
     found: dict[str, tuple[int, ...]] = {}
-    for k, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (before, after) in enumerate(itertools.pairwise(widths)):
         found |= {f"conv{k:02d}": (after, before, 3, 3), f"norm{k:02d}": (after,), f"norm{k:02d}bias": (after,)}
     return found | {"linear": (10, 64), "linearbias": (10,)}
 
@@ -156,8 +157,8 @@ def _compared(method: str, ours: Any, params: Any, last: dict[str, np.ndarray]) 
 
 NOTE = """\
 PyTorch's two threads wait for each other after every operation, so that other work on the same two cores costs it more
-than its share: see the load, and the rows with one thread. PowerSGD's compile time is that of its 20 matrices, each with
-products and a Gram-Schmidt of its own. Its nodes compute as nodes do, each the same P and P Q'; the PyTorch program
-computes these once for all nodes. That the all-reduce takes longer than D-SGD is XLA's fusion of the mean with what it
-is used for, by which every row computes it anew: as a product with a row of 1/n it took half the time. That is inferred
+than its share: see the load, and the rows with one thread. PowerSGD's compile time is that of its 20 matrices, each
+with products and a Gram-Schmidt of its own. Its nodes compute as nodes do, each the same P and P Q'; in PyTorch these
+are computed once for all nodes. That the all-reduce takes longer than D-SGD is XLA's fusion of the mean with what it is
+used for, by which every row computes it anew: as a product with a row of 1/n it took half the time. That is inferred
 from this one change."""

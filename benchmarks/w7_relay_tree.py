@@ -92,10 +92,10 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 NOTE = """\
 What stands between a relay and gossip. A tree of n nodes has 2 (n - 1) messages to keep from step to step; D-SGD keeps
-nothing. Seen in the compiled program: one loop sums the old messages and writes the new ones, which change places and so
-cannot go where the old ones are; a copy takes them there, since a scan's carry must end where it began; a second loop
-sums them and writes x. Counted in arrays [n, d] read and written, and written ones twice where they were not read
-before: 17, against 6 for the ring, or 2.8 times. Counted, not measured; about what is measured from d = 1000 on. Tried,
-and not faster: the two gathers of a message composed into one, the sums of messages carried along, one array for
-messages up the tree and one for those down, the columns in blocks, two steps unrolled. Where the gradient reads data,
-the difference shrinks with the share of the messages."""
+nothing. Seen in the compiled program: one loop sums the old messages and writes the new ones, which change places and
+so cannot go where the old ones are; a copy takes them there, since a scan's carry must end where it began; a second
+loop sums them and writes x. Counted in arrays [n, d] read and written, and written ones twice where they were not read
+before: 17, against 6 for the ring, or 2.8 times. That is counted, not measured, and explains most but not all of what
+is measured at d = 100 and 1000. Tried, and not faster: the two gathers of a message composed into one, the sums of
+messages carried along, one array for messages up the tree and one for those down, the columns in blocks, two steps
+unrolled. Where the gradient reads data, the difference shrinks with the share of the messages."""

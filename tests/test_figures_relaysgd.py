@@ -87,19 +87,14 @@ def test_means_estimated_by_relaying_and_by_gossip():
 
 
 def test_losses():
-    curves = ("previous", "counts", "gossip")
+    curves = ("previous", "counts")
     data = table_5.measured(curves, steps=400, records=20, runs=6)
     last = data.distance[..., -1].mean("run")
     at = {(curve, loss): float(last.sel(curve=curve, loss=loss)) for curve in curves for loss in table_5.DROPS}
-    assert max(at[curve, 0.0] for curve in curves[:2]) < 1e-3
+    assert max(at[curve, 0.0] for curve in curves) < 1e-3
     for loss in (0.01, 0.1):
         assert 1e-3 < at["previous", loss] < at["counts", loss]
     assert len(set(np.asarray(data.distance.sel(curve="counts", loss=0.1)[:, -1]))) == 6
-    problem = _quadratics.random_least_squares(6, table_5.ZETA2, table_5.DISTANCE, seed=2)
-    weights = table_5._lossy_ring(0.0, jax.random.key(0)).base
-    errors = _quadratics.curve(lambda rate: adozoo.dsgd(rate, weights), problem, table_5.RATE, 20)
-    gap = float(data.distance.sel(curve="gossip", loss=0.0)[2, 0])  # its square is within the Hessian's bounds
-    assert problem.constants[0] * gap**2 <= float(errors[-1]) <= problem.constants[1] * gap**2
 
 
 @pytest.mark.parametrize("alpha", heterogeneity.ALPHAS)
@@ -158,7 +153,7 @@ def test_verdicts_on_heterogeneity():
     """The published numbers pass all of the paper's claims; with D-SGD and RelaySGD exchanged hardly any."""
     published = heterogeneity.PUBLISHED
     verdicts = [claim.holds for claim in heterogeneity.judge(table([*published.values()]))]
-    assert verdicts == [True] * 7 + [None] * 2
+    assert verdicts == [True] * 9 + [None] * 2
     names = {"relay_trees": "gossip", "relay_chain": "d2", "gossip": "relay_trees", "d2": "relay_chain"}
     reversed_table = table([published[names.get(name, name)] for name in published])
-    assert [claim.holds for claim in heterogeneity.judge(reversed_table)] == [False] * 7 + [None] * 2
+    assert [claim.holds for claim in heterogeneity.judge(reversed_table)] == [False] * 9 + [None] * 2

@@ -87,8 +87,8 @@ def power_sgd(
       feedback: whether errors are fed back.
       warm_start: whether Q is carried over, or drawn anew at each step (paper's variant only).
       variant: "paper" or "package".
-      iterations: s, the rounds a step of the package's variant. With s r above min(a, b) late rounds look where nothing is
-        left, and turn rounding into directions.
+      iterations: s, the rounds a step of the package's variant. With s r above min(a, b) late rounds look where
+        nothing is left, and turn rounding into directions.
       minimum_compression: compress only tensors that this makes smaller by more than this factor; by default all with
         two dimensions or more in the paper's variant, and those above 2 in the package's.
       axis: which dimension of a tensor counts the rows of its matrix: 0, or -1 for the kernels of flax.

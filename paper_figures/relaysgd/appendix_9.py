@@ -104,7 +104,7 @@ def simulated(sizes: Sequence[int], steps: int, runs: int) -> xr.Dataset:
 
 
 def draw(data: xr.Dataset) -> figures.Figure:
-    sizes = data.n.values[:: max(1, data.n.size // 3)][-3:] if data.n.size > 3 else data.n.values
+    sizes = data.n.values[::2]
     figure, axes = figures.panels(1, len(sizes), (3.0, 3.0), sharey=True, squeeze=False)
     shown = np.unique(np.round(np.geomspace(1, data.step.size, 14)).astype(int)) - 1
     for axis, n in zip(axes[0], sizes, strict=True):
