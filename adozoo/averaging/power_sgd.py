@@ -151,6 +151,7 @@ def power_sgd(
         return tuple(factors)
 
     def init(params: PyTree) -> PowerSGDState:
+        node_count(params)  # which raises where there is no node axis
         leaves = jax.tree.leaves(params)
         errors = tuple(jnp.zeros_like(m) for m in _matrices(filter(compressed, leaves), axis)) if feedback else ()
         return PowerSGDState(zero_count(), _tree.placed_like(draw(leaves, 0), params), errors)

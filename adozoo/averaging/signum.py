@@ -18,6 +18,7 @@ from adozoo._checks import check_mixing, check_number
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
 from adozoo.mixing import Mixing
+from adozoo.nodes import node_count
 from adozoo.parts import descent, named
 from adozoo.zoo import Entry, register
 
@@ -68,6 +69,7 @@ def signum(learning_rate: Any, mean: Mixing, momentum: Any = 0.9) -> optax.Gradi
         grads: PyTree, state: SignumState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, SignumState]:
         del params, extra
+        node_count(grads)  # which raises where there is no node axis
         buffer = _tree.axpy(momentum, state.momentum, _tree.scale(1 - jnp.asarray(momentum), grads))
         ballots = jax.tree.map(jnp.sign, buffer)
         votes = mean(Sized(ballots, _bits(jax.tree.map(lambda x: x[0], grads), mean.n)), state.count).value

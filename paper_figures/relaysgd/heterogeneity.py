@@ -6,9 +6,10 @@ during training at alpha = 0.01.
 
 Deviations: a small deep network on digits in place of VGG-11 on Cifar-10 (see _digits.py: its depth was chosen so that
 labels matter at all), 200 steps with batches of 16 (400 with --full) in place of 200 epochs, and no weight decay.
-Learning rates are on a grid of factors of two, and chosen by the worst worker's test accuracy, mean over seeds. Three
-seeds as in the paper (10 with --full), each with a split, a deal, a start and batches of its own, the same for all
-methods. The published numbers are for Cifar-10 and shown as context: differences are far smaller here.
+Learning rates are on a grid of factors of two, and chosen by the worst worker's test accuracy, mean over seeds. Five
+seeds (10 with --full; the paper has 3), each with a split, a deal, a start and batches of its own, the same for all
+methods. A comparison is decided by two standard errors of the difference, and not testable below. The published numbers
+are for Cifar-10 and shown as context: differences are far smaller here.
 """
 
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ RELAYS = ("relay_trees", "relay_chain")
 
 def compute(full: bool) -> xr.Dataset:
     sizes = _digits.Sizes(400, 16, 20) if full else _digits.Sizes(200, 16, 10)
-    return measured([*LEAST], sizes, seeds=10 if full else 3, tried=6 if full else 4)
+    return measured([*LEAST], sizes, seeds=10 if full else 5, tried=6 if full else 4)
 
 
 def measured(methods: Sequence[str], sizes: _digits.Sizes, seeds: int, tried: int) -> xr.Dataset:
@@ -100,47 +101,51 @@ def draw(data: xr.Dataset) -> figures.Figure:
     return figure
 
 
+def paired(differences: np.ndarray) -> tuple[float, float]:
+    """Mean and standard error."""
+    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(differences.size))
+
+
 def judge(data: xr.Dataset) -> list[figures.Claim]:
     ends = {str(name): data.worst.sel(algorithm=name).isel(step=-1).values for name in data.algorithm.values}
     last = {name: values[-1] for name, values in ends.items()}  # [seed] at the smallest alpha
     lost = {name: values[0] - values[-1] for name, values in ends.items()}
     seeds = data.seed.size
-    relay = np.minimum(*(last[name] for name in RELAYS))
     titles = {name: _digits.methods()[name].title for name in ends}
-    papers_last = {titles[name]: PUBLISHED[name][-1] for name in ends}
     papers_lost = {titles[name]: PUBLISHED[name][0] - PUBLISHED[name][-1] for name in ends}
 
     def shown(values: np.ndarray) -> str:
         return f"{values.mean():.1f} +- {values.std(ddof=1):.1f}"
 
-    def gap(better: np.ndarray, worse: np.ndarray) -> str:
+    def gap(better: str, worse: str) -> str:
         """The mean difference, paired by seed, and its standard error."""
-        return f"{(better - worse).mean():.1f} +- {(better - worse).std(ddof=1) / np.sqrt(seeds):.1f}"
+        return "{:.1f} +- {:.1f}".format(*paired(last[better] - last[worse]))
 
-    def compared(text: str, other: str, margin: float = 0.0) -> figures.Claim:
-        """RelaySGD with momentum on both topologies is above another, less `margin`, in the mean over seeds."""
-        count = int((relay > last[other] - margin).sum())
+    def compared(text: str, pairs: Sequence[tuple[str, str]], margin: float = 0.0) -> figures.Claim:
+        """The first of each pair is above the second, less `margin`: by two standard errors, or it remains open."""
+        gaps = [paired(last[better] - last[worse] + margin) for better, worse in pairs]
+        holds = True if all(mean >= 2 * error for mean, error in gaps) else None
+        if any(mean <= -2 * error for mean, error in gaps):
+            holds = False
+        each = sum(all(last[a][k] > last[b][k] - margin for a, b in pairs) for k in range(seeds))
+        names = list(dict.fromkeys(name for pair in pairs for name in pair))
         return figures.Claim(
-            f"at alpha = 0.01, in the mean over {seeds} seeds, {text}",
-            all(bool(last[one].mean() > last[other].mean() - margin) for one in RELAYS),
-            {titles[name]: shown(last[name]) for name in (*RELAYS, other)}
-            | {f"gap of {titles[one]}": gap(last[one], last[other]) for one in RELAYS}
-            | {"seeds in which it holds for both": f"{count} of {seeds}"},
-            {titles[name]: papers_last[titles[name]] for name in (*RELAYS, other)},
+            f"at alpha = 0.01 {text}",
+            holds,
+            {titles[name]: shown(last[name]) for name in names}
+            | {f"gap of {titles[better]} to {titles[worse]}": gap(better, worse) for better, worse in pairs}
+            | {"seeds in which it holds": f"{each} of {seeds}"},
+            {titles[name]: PUBLISHED[name][-1] for name in names},
         )
 
-    ranked = (*RELAYS, "quasi_global", "gossip")
-    count = int(((relay > last["quasi_global"]) & (last["quasi_global"] > last["gossip"])).sum())
+    def relays_above(text: str, other: str, margin: float = 0.0) -> figures.Claim:
+        return compared(f"RelaySGD {text}", [(one, other) for one in RELAYS], margin)
+
     return [
-        figures.Claim(
-            f"at alpha = 0.01, in the mean over {seeds} seeds, the worst worker's accuracy is highest with RelaySGD "
-            "(on trees and on the chain), then with quasi-global momentum, and lowest with D-SGD",
-            bool(min(last[name].mean() for name in RELAYS) > last["quasi_global"].mean() > last["gossip"].mean()),
-            {titles[name]: shown(last[name]) for name in ranked}
-            | {f"gap of {titles[one]} to quasi-global momentum": gap(last[one], last["quasi_global"]) for one in RELAYS}
-            | {"gap of quasi-global momentum to D-SGD": gap(last["quasi_global"], last["gossip"])}
-            | {"seeds in which it holds": f"{count} of {seeds}"},
-            {titles[name]: papers_last[titles[name]] for name in ranked},
+        compared(
+            "the worst worker's accuracy is highest with RelaySGD (on trees and on the chain), then with quasi-global "
+            "momentum, and lowest with D-SGD",
+            [*((one, "quasi_global") for one in RELAYS), ("quasi_global", "gossip")],
         ),
         figures.Claim(
             "from alpha = 1 to 0.01 RelaySGD with momentum loses at most 1.5 %",
@@ -160,16 +165,13 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
             {titles["quasi_global"]: shown(lost["quasi_global"])},
             {titles["quasi_global"]: papers_lost[titles["quasi_global"]]},
         ),
-        compared("RelaySGD is above D2 on the ring", "d2"),
-        compared("RelaySGD is above D2 with momentum on the ring", "d2_momentum"),
-        compared("RelaySGD is above SGP", "push"),
-        compared("RelaySGD is at most 2 % below all-reduce", "all_reduce", 2.0),
-        figures.Claim(
-            f"at alpha = 0.01, in the mean over {seeds} seeds, RelaySGD is above D2 and D-SGD without momentum too",
-            bool(last["relay_plain"].mean() > max(last["d2"].mean(), last["gossip"].mean())),
-            {titles[name]: shown(last[name]) for name in ("relay_plain", "d2", "gossip")}
-            | {f"gap to {titles[name]}": gap(last["relay_plain"], last[name]) for name in ("d2", "gossip")},
-            {titles[name]: papers_last[titles[name]] for name in ("relay_plain", "d2", "gossip")},
+        relays_above("is above D2 on the ring", "d2"),
+        relays_above("is above D2 with momentum on the ring", "d2_momentum"),
+        relays_above("is above SGP", "push"),
+        relays_above("is at most 2 % below all-reduce", "all_reduce", 2.0),
+        compared(
+            "without momentum, RelaySGD on trees is above D2 and D-SGD too",
+            [("relay_plain", "d2"), ("relay_plain", "gossip")],
         ),
         figures.Claim(
             "the drop to 61 % (with momentum) and 38 % (without) of D2 at alpha = 0.01",
