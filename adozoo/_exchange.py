@@ -240,7 +240,7 @@ def build(matrix: sp.csr_array, name: str = "exchange") -> Exchange:
     if not (np.array_equal(other[back], own) and np.array_equal(own[back], other)):
         raise ValueError(
             f"{name}: the graph must be undirected (messages on links go both ways), got a directed one of {n} nodes. "
-            "Use an undirected graph (adozoo.graphs), or a method for directed graphs (adozoo.stochastic_gradient_push)."
+            "Use an undirected graph (adozoo.graphs), or a method for directed ones (adozoo.stochastic_gradient_push)."
         )
     slots = np.full((n, int(degrees.max(initial=0))), len(own))
     slots[own, np.arange(len(own)) - np.repeat(off.indptr[:-1], degrees)] = np.arange(len(own))

@@ -223,8 +223,8 @@ def over_nodes(compressor: Compressor) -> Stacked:
         for leaf in jax.tree.leaves(params):
             if not jnp.ndim(leaf) or jnp.shape(leaf)[0] != nodes.shape[0]:
                 raise ValueError(
-                    f"compression over {nodes.shape[0]} nodes: every leaf needs a leading node axis of that length, got "
-                    f"a leaf of shape {jnp.shape(leaf)}. Use adozoo.replicate(params, {nodes.shape[0]})."
+                    f"compression over {nodes.shape[0]} nodes: every leaf needs a leading node axis of that length, "
+                    f"got a leaf of shape {jnp.shape(leaf)}. Use adozoo.replicate(params, {nodes.shape[0]})."
                 )
         if compressor.shared:
             states = jax.vmap(lambda own: compressor.init(own, key))(params)
