@@ -78,10 +78,10 @@ def power_gossip(start, gradient, weights, rate, steps, rank=1):
         for i, j in edges:
             difference = matrix[j] - matrix[i]  # the larger node's minus the smaller one's
             if t % 2 == 0:
-                v = q[i, j] / (np.linalg.norm(q[i, j]) + 1e-8)
+                v = q[i, j] / np.linalg.norm(q[i, j])
                 p[i, j], q[i, j] = difference @ v, v
             else:
-                v = p[i, j] / (np.linalg.norm(p[i, j]) + 1e-8)
+                v = p[i, j] / np.linalg.norm(p[i, j])
                 p[i, j], q[i, j] = v, difference.T @ v
             approximation = np.outer(p[i, j], q[i, j])
             moved[j] -= W[i][j] * approximation
@@ -101,7 +101,7 @@ def power_sgd(start, gradient, weights, rate, steps, rank=1):
     for t in range(steps):
         delta = {i: gradient(i, x[i]).reshape(2, 2) + error[i] for i in x}
         p = sum(delta[i] @ q for i in x) / n
-        p = p / (np.linalg.norm(p) + 1e-8 / n)
+        p = p / np.linalg.norm(p)
         own = {i: delta[i].T @ p for i in x}
         q = sum(own.values()) / n
         error = {i: delta[i] - p @ own[i].T for i in x}

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
+from adozoo._message import Sized
 from adozoo._mixings import Mixing
 
 RANK_TOLERANCE = 1e-10
@@ -37,6 +38,21 @@ class _Probe(Mixing):
     n: int = 1
     stochastic: str = "doubly"
     symmetric: bool = True
+
+    def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
+        parts = jax.tree.leaves(tree, is_leaf=lambda part: isinstance(part, Sized))
+        if any(isinstance(part, Sized) for part in parts):
+            raise ValueError(
+                "state_space: the method compresses what it sends, which is not linear for vectors. It has no "
+                "worst-case certificate; run it, or see theory.bounds."
+            )
+        return super().__call__(tree, step, message)
+
+    def exchange(self) -> Any:
+        raise ValueError(
+            "state_space: the method sends messages on the links of a graph, not W x. It has no certificate over all "
+            "mixing matrices of a gap; theory.exact_rate has its rate on a problem and a graph."
+        )
 
     def mix_leaf(self, x: Array) -> Array:
         self.noted.append(x.reshape(()))

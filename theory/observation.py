@@ -224,12 +224,13 @@ def observe(steps: StepMap, start: PyTree, found: Prediction, count: int | None 
         point = ravel_pytree(params)[0]
         return jnp.stack([jnp.linalg.norm(point - target) for target in targets]) / scale
 
-    def run(mix: adozoo.Mixing) -> Any:
+    def run(mix: Any) -> Any:
         tx = steps.build(mix)
         return adozoo.simulate(tx, gradient(steps), start, count, metrics=metric, every=period)[2]
 
     if found.mean_square is None and not is_random(steps.mix):
-        errors, distances = np.asarray(jax.jit(run)(steps.mix)).T
+        # The mixing is a constant, no argument: methods on links must know its graph.
+        errors, distances = np.asarray(jax.jit(lambda: run(steps.mix))()).T
         settled = (np.nan, np.nan)
     else:
         squares = np.asarray(jax.jit(jax.vmap(lambda key: run(_drawn_anew(steps.mix, key))))(jnp.arange(RUNS))) ** 2

@@ -48,7 +48,7 @@ def main(port: str, process: str, processes: str) -> None:
         )
         started = placement.init(tx, shared[0])
         report["own rows"] &= all(
-            leaf.sharding.shard_shape(leaf.shape)[0] == N // len(jax.devices())
+            leaf.sharding.shard_shape(leaf.shape)[0] == leaf.shape[0] // len(jax.devices())
             for leaf in jax.tree.leaves((params, state, started))
             if leaf.ndim
         )

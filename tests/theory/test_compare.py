@@ -74,16 +74,31 @@ def test_runs_follow_their_linearisation(extra):
     seed=st.integers(0, 10**6), nodes=st.integers(3, 9), kappa=st.floats(2, 20), step=st.floats(0.02, 0.3)
 )
 def test_every_linear_method_on_random_graphs(name, seed, nodes, kappa, step):
+    on_trees = "tree" in adozoo.zoo.entry(name).mixings
     graph = adozoo.graphs.erdos_renyi(nodes, 0.6, seed)
+    graph = adozoo.graphs.spanning_tree(graph) if on_trees else graph
     mix = adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(graph)))  # D2 needs lambda_n > -1/3
     problem = adozoo.problems.random_quadratic(nodes, 2, 1 / kappa, seed=seed)
     (verdict,) = compare_all([name], problem, mix, step)
     check_run(verdict)
     certified = verdict["certified"].rate
-    assert np.isnan(certified) == (verdict.bias > 1e-7)  # refused for those that are not exact, and no others
+    # Refused for those that are not exact, or send messages on links, and no others.
+    assert np.isnan(certified) == (verdict.bias > 1e-7 or on_trees)
     if np.isfinite(certified):
         assert verdict["worst known"].rate <= certified + 1e-6
         assert verdict["exact"].rate <= certified + 1e-6
+
+
+def test_methods_on_links_and_compressed_ones_have_no_certificate():
+    """A relay's verdict stands on its exact rate; of CHOCO's not even that much can be said."""
+    tree = adozoo.mixing(adozoo.graphs.path(6))
+    relay = compare(build("relay_sgd", 0.3), PROBLEM, tree, name="relay_sgd", learning_rate=0.3)
+    assert relay.holds
+    assert relay["measured"].rate == pytest.approx(relay["exact"].rate, abs=2e-3)
+    assert np.isnan(relay["certified"].rate)
+    for name, reason in (("relay_sgd", "messages on the links"), ("choco_sgd", "compresses what it sends")):
+        with pytest.raises(ValueError, match=reason):
+            theory.worst_case_rate(build(name), strong_convexity=0.1, smoothness=1.0, sigma=0.5)
 
 
 def test_the_fitted_rate_is_the_exact_one_where_one_mode_rules():

@@ -21,7 +21,8 @@ import theory
 
 NODES, DIM = 6, 2
 KICKS, WINDOW, SMALL = 4, 60, 1e-4
-LINEAR = [name for name, entry in ENTRIES.items() if entry.linear]
+# Relays, whose graph must be known, are measured in test_relay.
+LINEAR = [name for name, entry in ENTRIES.items() if entry.linear and not entry.fixed_graph]
 
 
 @functools.cache

@@ -22,7 +22,10 @@ def factory(name, learning_rate, **options):
 
 
 def over(name, mix):
-    return mix if adozoo.zoo.entry(name).admits(mix) else adozoo.exact_mean(mix.n)
+    entry = adozoo.zoo.entry(name)
+    if "tree" in entry.mixings:
+        return adozoo.mixing(adozoo.graphs.path(mix.n))
+    return mix if entry.admits(mix) else adozoo.exact_mean(mix.n)
 
 
 @pytest.mark.parametrize(("recorded", "name"), references.PROTOTYPE.items())
