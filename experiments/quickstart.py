@@ -230,7 +230,7 @@ def draw(rows: list[Row], path: Path) -> None:
             axis.grid(alpha=0.25)
         if choice == "shared":
             said = "all exact methods coincide,\nexcept that relayed steps count 1 / (1 + mean delay)"
-            line[0].text(0.97, 0.9, said, transform=line[0].transAxes, ha="right", va="top", fontsize="small")
+            line[0].text(0.97, 0.76, said, transform=line[0].transAxes, ha="right", va="top", fontsize="small")
         line[0].set_ylabel(f"relative distance to the optimum\n({choice} step size)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle("l2-logistic regression, breast cancer split by label over a ring")
