@@ -229,7 +229,7 @@ def draw(rows: list[Row], path: Path) -> None:
             axis.axhline(TARGET, color="0.7", linewidth=0.8, zorder=0)
             axis.grid(alpha=0.25)
         if choice == "shared":
-            said = "all exact methods coincide,\nexcept that relayed steps count 1 / (1 + mean delay)"
+            said = "all exact methods coincide,\nexcept that relayed steps\ncount 1 / (1 + mean delay)"
             line[0].text(0.97, 0.76, said, transform=line[0].transAxes, ha="right", va="top", fontsize="small")
         line[0].set_ylabel(f"relative distance to the optimum\n({choice} step size)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False)
