@@ -98,7 +98,7 @@ def relay_average(
             return _empty(links, params, counted=True)
         sizes = links.here(links.far_sizes())
         start = params if share is None else _tree.scale(share, params)
-        full = jax.tree.map(lambda x: _rows(sizes, x) * x, links.per_link(start))
+        full = jax.tree.map(lambda x: _tree.rows(sizes, x) * x, links.per_link(start))
         if not links.faulty:
             return Relayed(OnLinks(full), (), ())
         return Relayed(OnLinks(full), OnLinks(jnp.asarray(sizes, jnp.int32)), start)
@@ -111,10 +111,10 @@ def relay_average(
         if present is None:
             return _tree.scale(1 / links.n, total), after
         if normalization == "counts":
-            return jax.tree.map(lambda s: s / _rows(present, s), total), after
+            return jax.tree.map(lambda s: s / _tree.rows(present, s), total), after
         fill = {"initial": now.initial, "own": z, "previous": x}[normalization]
         missing = links.n - present
-        return jax.tree.map(lambda s, f: (s + _rows(missing, s) * f) / links.n, total, fill), after
+        return jax.tree.map(lambda s, f: (s + _tree.rows(missing, s) * f) / links.n, total, fill), after
 
     def update(updates: PyTree, state: RelayState, params: PyTree | None = None, **extra: Any) -> Any:
         del extra
@@ -234,8 +234,3 @@ def _empty(links: Exchange, params: PyTree, counted: bool) -> Relayed:
     messages = _tree.zeros_like(links.per_link(params))
     counts = jnp.zeros_like(jax.tree.leaves(messages)[0], jnp.int32, (links.rows,))
     return Relayed(OnLinks(messages), OnLinks(counts) if counted else (), ())
-
-
-def _rows(values: Any, like: Array) -> Array:
-    """One number a row, in the dtype of a leaf and against its trailing axes."""
-    return jnp.asarray(values).astype(like.dtype).reshape((-1,) + (1,) * (like.ndim - 1))

@@ -219,11 +219,11 @@ def _package_step(
             a, b = deltas[place].shape[1:]
 
             def outer(other: Array, v: Array = v, a: int = a, b: int = b, even: Any = even) -> Array:
-                return _product(_pick(even, v, other)[:, :a], _pick(even, other, v)[:, :b].mT)
+                return _product(_tree.pick(even, v, other)[:, :a], _tree.pick(even, other, v)[:, :b].mT)
 
             deltas[place] = deltas[place] - outer(own)
             averages[place] = averages[place] + outer(average)
-            p, q = _pick(even, v, average)[:, :a], _pick(even, average, v)[:, :b]
+            p, q = _tree.pick(even, v, average)[:, :a], _tree.pick(even, average, v)[:, :b]
             after.append(Factors(alive(p, factors[place].p), alive(q, factors[place].q)))
         factors = tuple(after)
     return small, averages, deltas, factors
@@ -273,10 +273,6 @@ def _product(x: Array, y: Array) -> Array:
     """A batched matrix product at full precision, summed in at least 32 bits."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.matmul(x.astype(dtype), y.astype(dtype), precision=jax.lax.Precision.HIGHEST).astype(x.dtype)
-
-
-def _pick(first: Any, x: Array, y: Array) -> Array:
-    return (x if first else y) if isinstance(first, bool) else jnp.where(first, x, y)
 
 
 def post_momentum(decay: Any) -> optax.GradientTransformationExtraArgs:

@@ -234,15 +234,17 @@ class _Edges:
             arrived = links.arrived(step, turn)
             common = arrived & (since == heard[2])
             differences = tuple(_masked(*pair) for pair in zip((arrived, common), differences, strict=True))
-        averaged = _tree.sub(vectors, links.collect([_rows(weights, x) * x for x in differences[0]]))
+        averaged = _tree.sub(vectors, links.collect([_tree.rows(weights, x) * x for x in differences[0]]))
         larger = links.here(np.where(np.asarray(links.own) > np.asarray(links.other), 1, -1))
         moved, after = [], []
         for matrix, (v, _), difference, now in zip(matrices, asked, differences[1], directions, strict=True):
             a, b = matrix.shape[1:]
-            pull = _rows(self.diffusion_rate * weights, v) * v
-            moved.append(matrix - self._outer(_pick(odd, difference, pull)[:, :a], _pick(odd, pull, difference)[:, :b]))
-            canonical = _rows(larger, difference) * difference  # the larger node's minus the smaller one's
-            p, q = _pick(odd, canonical, v)[:, :a], _pick(odd, v, canonical)[:, :b]
+            pull = _tree.rows(self.diffusion_rate * weights, v) * v
+            moved.append(
+                matrix - self._outer(_tree.pick(odd, difference, pull)[:, :a], _tree.pick(odd, pull, difference)[:, :b])
+            )
+            canonical = _tree.rows(larger, difference) * difference  # the larger node's minus the smaller one's
+            p, q = _tree.pick(odd, canonical, v)[:, :a], _tree.pick(odd, v, canonical)[:, :b]
             after.append(Directions(alive(p, now.p), alive(q, now.q)))
         if common is None or since is None:
             return averaged, moved, (tuple(after), None)
@@ -316,15 +318,6 @@ def _highest(spec: str, x: Array, y: Array) -> Array:
     """A product at full precision, summed in at least 32 bits."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.einsum(spec, x.astype(wide), y.astype(wide), precision=jax.lax.Precision.HIGHEST).astype(x.dtype)
-
-
-def _pick(odd: Any, x: Array, y: Array) -> Array:
-    return (x if odd else y) if isinstance(odd, bool) else jnp.where(odd, x, y)
-
-
-def _rows(values: Any, like: Array) -> Array:
-    """One number a row, in the dtype of a leaf and against its trailing axes."""
-    return jnp.asarray(values).astype(like.dtype).reshape((-1,) + (1,) * (like.ndim - 1))
 
 
 def _masked(keep: Array, trees: PyTree) -> PyTree:
