@@ -65,6 +65,16 @@ def check_mixing(factory: str, mix: Any, stochastic: tuple[str, ...] = ("doubly"
         )
 
 
+def check_mean(factory: str, mean: Any, instead: str) -> None:
+    """Raise ValueError if `mean` is no exact average; `instead` names the method for other mixings."""
+    check_mixing(factory, mean)
+    if not mean.is_mean:
+        raise ValueError(
+            f"{factory}: mean must be an exact average, got a {type(mean).__name__} mixing. "
+            f"Pass adozoo.exact_mean({mean.n}); for gossip over a graph use {instead}."
+        )
+
+
 def check_fixed(factory: str, mix: Any) -> None:
     """Raise ValueError unless W is symmetric and fixed, so that weighted sums of what neighbours have can be kept."""
     check_mixing(factory, mix, symmetric=True)

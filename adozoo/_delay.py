@@ -1,7 +1,7 @@
 """Delayed messages: a method wrapped so that its state remembers what was sent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -63,8 +63,7 @@ class _Memory(Wrapper):
 
     def exchange(self) -> Exchange:
         found = self.base.exchange()
-        arrays = {field.name: getattr(found, field.name) for field in fields(Exchange)}
-        return _LateExchange(**arrays, base=found, memory=self)
+        return _LateExchange(**found.arrays(), base=found, memory=self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,6 +1,6 @@
 """The links of a fixed undirected graph, seen from both ends; `adozoo.exchange` builds them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,11 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, PyTree
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from adozoo._halo import wide
+
 register = jax.tree_util.register_dataclass
+MOST_PADDING = 4
+"""Rows are laid out by node where that takes at most so many times their number."""
 
 
 class OnLinks(NamedTuple):
@@ -22,7 +26,7 @@ class OnLinks(NamedTuple):
 
 @partial(
     register,
-    data_fields=["own", "other", "back", "slots", "weights", "own_weights", "faults"],
+    data_fields=["own", "other", "back", "slots", "weights", "faults"],
     meta_fields=["n"],
 )
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class Exchange:
       own, other: [rows], the nodes at this side and at the other side of each row.
       back: [rows], the row of the other side.
       slots: [n, k], the rows of each node; `rows` where a node has fewer than k.
-      weights: [rows], the weight W_ij of the mixing that the graph came from; own_weights [n], its diagonal.
+      weights: [rows], the weight W_ij of the mixing that the graph came from.
       n: the number of nodes.
       faults: what gets lost, (step, message, neighbors [n, k + 1]) -> arrived [n, k]; None if nothing does.
     """
@@ -50,7 +54,6 @@ class Exchange:
     back: Any
     slots: Any
     weights: Any
-    own_weights: Any
     n: int
     faults: Any = None
 
@@ -165,6 +168,10 @@ class Exchange:
         """How many directed messages one swap sends."""
         return int((np.asarray(self.slots) < len(self.own)).sum())
 
+    def arrays(self) -> dict[str, Any]:
+        """What describes its links, by name: to build another exchange over the same ones."""
+        return {field.name: getattr(self, field.name) for field in fields(Exchange)}
+
     def exchange(self) -> "Exchange":
         """Itself: methods take mixings and exchanges alike."""
         return self
@@ -177,7 +184,7 @@ class Exchange:
     @property
     def bounded(self) -> bool:
         """Whether laying rows out by node, [n, k, ...], wastes little: no node has far more links than the average."""
-        return np.asarray(self.slots).size <= 4 * len(self.own)
+        return np.asarray(self.slots).size <= MOST_PADDING * len(self.own)
 
     @property
     def is_tree(self) -> bool:
@@ -203,16 +210,16 @@ class Exchange:
 
 def collect_leaf(x: Array, own: Any, slots: Any, n: int, even: bool) -> Array:
     """Sums of rows by node. `own` are the nodes' places, beyond n for padding rows; `slots` their rows."""
-    wide = x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 else x
     rows, width = x.shape[0], slots.shape[1]
+    x, dtype = wide(x), x.dtype
     if even:  # every node has as many links, and rows are sorted by node
-        return jnp.sum(wide.reshape((n, width, *x.shape[1:])), axis=1).astype(x.dtype)
+        return jnp.sum(x.reshape((n, width, *x.shape[1:])), axis=1).astype(dtype)
     if not width:
-        return jnp.zeros((n, *x.shape[1:]), x.dtype)
-    if n * width <= 4 * rows:  # a gather; a segment sum takes twice as long
-        terms = [jnp.take(wide, slots[:, k], axis=0, mode="fill", fill_value=0) for k in range(width)]
-        return sum(terms[1:], terms[0]).astype(x.dtype)
-    return jax.ops.segment_sum(wide, own, n, indices_are_sorted=True).astype(x.dtype)
+        return jnp.zeros((n, *x.shape[1:]), dtype)
+    if n * width <= MOST_PADDING * rows:  # a gather; a segment sum takes twice as long
+        terms = [jnp.take(x, slots[:, k], axis=0, mode="fill", fill_value=0) for k in range(width)]
+        return sum(terms[1:], terms[0]).astype(dtype)
+    return jax.ops.segment_sum(x, own, n, indices_are_sorted=True).astype(dtype)
 
 
 def slots_leaf(x: Array, slots: Any, n: int, even: bool) -> Array:
@@ -222,7 +229,7 @@ def slots_leaf(x: Array, slots: Any, n: int, even: bool) -> Array:
     return jnp.take(x, slots, axis=0, mode="fill", fill_value=0)
 
 
-def build(matrix: sp.csr_array, name: str = "exchange") -> Exchange:
+def build(matrix: sp.csr_array) -> Exchange:
     """The exchange over the graph of a mixing matrix.
 
     Raises:
@@ -239,9 +246,10 @@ def build(matrix: sp.csr_array, name: str = "exchange") -> Exchange:
     back = np.lexsort((own, other))  # row k by (other, own) and row k by (own, other): one edge
     if not (np.array_equal(other[back], own) and np.array_equal(own[back], other)):
         raise ValueError(
-            f"{name}: the graph must be undirected (messages on links go both ways), got a directed one of {n} nodes. "
-            "Use an undirected graph (adozoo.graphs), or a method for directed ones (adozoo.stochastic_gradient_push)."
+            f"exchange: the graph must be undirected (messages on links go both ways), got a directed one of {n} "
+            "nodes. Use an undirected graph (adozoo.graphs), or a method for directed ones "
+            "(adozoo.stochastic_gradient_push)."
         )
     slots = np.full((n, int(degrees.max(initial=0))), len(own))
     slots[own, np.arange(len(own)) - np.repeat(off.indptr[:-1], degrees)] = np.arange(len(own))
-    return Exchange(own, other, back, slots, off.data, diagonal, n)
+    return Exchange(own, other, back, slots, off.data, n)

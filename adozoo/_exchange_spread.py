@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from adozoo._exchange import Exchange, collect_leaf, register, slots_leaf
 from adozoo._halo import Halo, check_axis, halo, own_rows, varying
 
-DATA = ["own", "other", "back", "slots", "weights", "own_weights", "faults"]
+DATA = ["own", "other", "back", "slots", "weights", "faults"]
 
 
 @partial(register, data_fields=DATA, meta_fields=["n", "route", "axis", "size"])
@@ -131,7 +131,6 @@ def local_exchange(exchange: Exchange, axis: str, size: int) -> LocalExchange:
         back,
         slots,
         lay(exchange.weights, np.zeros(total)),
-        exchange.own_weights,
         exchange.n,
         exchange.faults,
         route=halo(neighbors, neighbors != neighbors[:, :1], size),
@@ -188,5 +187,4 @@ def _over_mesh(
 def placed_exchange(exchange: Exchange, mesh: Any, axis: str) -> PlacedExchange:
     """The same exchange for leaves that are sharded over a mesh; n divides by its devices."""
     plan = local_exchange(exchange, axis, mesh.shape[axis])
-    arrays = {name: getattr(plan, name) for name in DATA}
-    return PlacedExchange(**arrays, n=plan.n, plan=replace(plan, faults=None), mesh=mesh)
+    return PlacedExchange(**plan.arrays(), plan=replace(plan, faults=None), mesh=mesh)

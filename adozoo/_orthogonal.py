@@ -1,6 +1,7 @@
-"""What low-rank methods share: tensors as matrices, and orthonormal columns by Gram-Schmidt."""
+"""What low-rank methods share: tensors as matrices, orthonormal columns, products, and rounds that take turns."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,6 +103,37 @@ def as_tensor(matrix: Float[Array, "a b"], like: Any, axis: int = 0) -> Array:
     """The tensor of the shape and dtype of `like` that `as_matrix` turns into this matrix."""
     moved = (like.shape[axis], *(size for place, size in enumerate(like.shape) if place != axis % len(like.shape)))
     return jnp.moveaxis(matrix.reshape(moved), 0, axis).astype(like.dtype)
+
+
+def product(spec: str, x: Array, y: Array) -> Array:
+    """`jnp.einsum` at full precision, summed in at least 32 bits, in the dtype of x."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), precision=jax.lax.Precision.HIGHEST).astype(x.dtype)
+
+
+def either(first: Any, left: Callable[[], Any], right: Callable[[], Any]) -> Any:
+    """left() if `first` else right(), two arrays [rows, m, r]; padded to one m where `first` is traced."""
+    if isinstance(first, bool):
+        return left() if first else right()
+    shapes = jax.tree.leaves((jax.eval_shape(left), jax.eval_shape(right)))
+    length = max(shape.shape[1] for shape in shapes)
+
+    def padded(way: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0))), way())
+
+    return jax.lax.cond(first, padded(left), padded(right))
+
+
+def pick(first: Any, x: Any, y: Any) -> Any:
+    """x if `first` else y, where `first` may be traced."""
+    return (x if first else y) if isinstance(first, bool) else jnp.where(first, x, y)
+
+
+def rank_one_bits(params: Any, share: float) -> float:
+    """The bits of one node's params if of each matrix [a, b] share (a + b) numbers go, and of all else everything."""
+    leaves = jax.tree.leaves(params)
+    numbers = [share * sum(matrix_shape(leaf)) if len(leaf.shape) >= 2 else math.prod(leaf.shape) for leaf in leaves]
+    return sum(8.0 * leaf.dtype.itemsize * count for leaf, count in zip(leaves, numbers, strict=True))
 
 
 def _norm(x: Array) -> jax.Array:

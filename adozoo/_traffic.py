@@ -1,7 +1,7 @@
 """Counting what a method sends, by watching it use its mixing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -83,8 +83,7 @@ def traffic(factory: Callable[[Any], optax.GradientTransformation], mix: Any, pa
             return tree
 
         def exchange(self) -> Exchange:
-            found = mix.exchange()
-            return WatchedExchange(**{field.name: getattr(found, field.name) for field in fields(Exchange)})
+            return WatchedExchange(**mix.exchange().arrays())
 
     def one_step(x: PyTree) -> PyTree:
         tx = optax.with_extra_args_support(factory(Watch(mix.n, mix.stochastic, mix.symmetric)))

@@ -51,11 +51,6 @@ def rows(values: Any, like: Any) -> Any:
     return jnp.asarray(values).astype(like.dtype).reshape((-1,) + (1,) * (like.ndim - 1))
 
 
-def pick(first: Any, x: Any, y: Any) -> Any:
-    """x if `first` else y, where `first` may be traced."""
-    return (x if first else y) if isinstance(first, bool) else jnp.where(first, x, y)
-
-
 def half(x: PyTree, y: PyTree) -> PyTree:
     """(x + y) / 2: what the lazy matrix (I + W) / 2 does, given x and W x."""
     return jax.tree.map(lambda a, b: 0.5 * (a + b), x, y)

@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from adozoo._checks import check_number
+from adozoo._halo import wide
 from adozoo._mixings import register
 from adozoo.mixing import Mixing
 
@@ -16,7 +18,7 @@ from adozoo.mixing import Mixing
 @partial(register, data_fields=["base", "amount"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Relaxed(Mixing):
-    r"""W_\theta = I + \\theta (W - I) around a mixing `base`, which keeps its own fast form."""
+    r"""W_\theta = I + \theta (W - I) around a mixing `base`, which keeps its own fast form."""
 
     base: Mixing
     amount: Any
@@ -65,9 +67,15 @@ class Relaxed(Mixing):
     def at(self, step: Any, message: int = 0) -> "Relaxed":
         return replace(self, base=self.base.at(step, message))
 
+    def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
+        return jax.tree.map(self._between, tree, self.base(tree, step, message))
+
     def mix_leaf(self, x: Array) -> Array:
-        amount = jnp.asarray(self.amount, x.dtype)
-        return x + amount * (self.base.mix_leaf(x) - x)
+        return self._between(x, self.base.mix_leaf(x))
+
+    def _between(self, x: Any, mixed: Any) -> Array:
+        own, other = wide(jnp.asarray(x)), wide(mixed)
+        return (own + jnp.asarray(self.amount, own.dtype) * (other - own)).astype(mixed.dtype)
 
     def _relax(self, table: tuple[Any, Any]) -> tuple[Any, Any]:
         neighbors, weights = table

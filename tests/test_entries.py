@@ -1,7 +1,5 @@
 """What an entry of the registry declares of its method is so. Twins and exactness are in test_conformance."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,9 +82,7 @@ class DisturbedExchange(adozoo.Exchange):
     """The same over links."""
 
     def __init__(self, mix):
-        links = mix.base.exchange()
-        for field in dataclasses.fields(adozoo.Exchange):
-            object.__setattr__(self, field.name, getattr(links, field.name))
+        super().__init__(**mix.base.exchange().arrays())
         object.__setattr__(self, "mix", mix)
 
     def swap(self, tree, step=0, message=0):

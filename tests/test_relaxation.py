@@ -48,6 +48,20 @@ def test_the_amount_may_be_traced():
     np.testing.assert_allclose(rows[0], (base(x) + x) / 2, atol=1e-15)
 
 
+def test_traffic_and_delays_go_through_it():
+    """Whoever watches or delays the messages of the mixing below does so for the relaxed one."""
+    base, x = adozoo.mixing(adozoo.graphs.ring(5)), jnp.ones((5, 3))
+
+    def lazy(mix):
+        return adozoo.dsgd(0.1, adozoo.relaxed(mix, 0.5))
+
+    assert adozoo.channel.traffic(lazy, base, x) == adozoo.channel.traffic(lambda mix: adozoo.dsgd(0.1, mix), base, x)
+    late = adozoo.channel.delayed(lazy, base, 0)
+    start = jnp.arange(15.0).reshape(5, 3)
+    runs = [adozoo.simulate(tx, lambda x, step, key: 0 * x, start, 4)[0] for tx in (late, lazy(base))]
+    np.testing.assert_allclose(*runs, atol=1e-13)
+
+
 def test_faults_go_around_it():
     base = adozoo.relaxed(adozoo.mixing(adozoo.graphs.ring(5)), 0.5)
     lossy = adozoo.channel.recorded_drops(base, np.zeros((1, 5, 5)), "keep")

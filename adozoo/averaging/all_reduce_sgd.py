@@ -8,7 +8,7 @@ from typing import Any
 
 import optax
 
-from adozoo._checks import check_mixing
+from adozoo._checks import check_mean
 from adozoo.mixing import Mixing
 from adozoo.parts import average_gradients, local_sgd_step, named
 from adozoo.zoo import Entry, register
@@ -47,12 +47,7 @@ def all_reduce_sgd(
       >>> params.ravel().round(6)
       Array([1.5, 1.5, 1.5, 1.5], dtype=float64)
     """
-    check_mixing("all_reduce_sgd", mean)
-    if not mean.is_mean:
-        raise ValueError(
-            f"all_reduce_sgd: mean must be an exact average, got a {type(mean).__name__} mixing. "
-            f"Pass adozoo.exact_mean({mean.n}); for gossip over a graph use adozoo.dsgd."
-        )
+    check_mean("all_reduce_sgd", mean, "adozoo.dsgd")
     step = local_sgd_step("all_reduce_sgd", learning_rate, momentum, nesterov)
     return named("all_reduce_sgd", optax.chain(average_gradients(mean), *step))
 

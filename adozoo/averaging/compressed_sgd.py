@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from adozoo import _tree
-from adozoo._checks import check_mixing
+from adozoo._checks import check_mean
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
 from adozoo.compression import Compressor, over_nodes, qsgd, scaled_sign, top_k
@@ -82,12 +82,7 @@ def compressed_sgd(
              [1., 2.]], dtype=float64)
     """
     if mean is not None:
-        check_mixing("compressed_sgd", mean)
-        if not mean.is_mean:
-            raise ValueError(
-                f"compressed_sgd: mean must be an exact average, got a {type(mean).__name__} mixing. Pass "
-                f"adozoo.exact_mean({mean.n}); for compressed gossip see adozoo.choco_sgd."
-            )
+        check_mean("compressed_sgd", mean, "adozoo.choco_sgd")
     feed = _feedback(compressor, key, feedback, mean)
     stacked = over_nodes(compressor)
 

@@ -20,7 +20,6 @@ same, since only the average error matters, but single errors random-walk. Their
 References: Vogels, Karimireddy, Jaggi, PowerSGD: practical low-rank gradient compression, algorithms 1 and 2.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -29,10 +28,20 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from adozoo import _tree
-from adozoo._checks import check_choice, check_mixing, check_number
+from adozoo._checks import check_choice, check_mean, check_number
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
-from adozoo._orthogonal import alive, as_matrix, as_tensor, directions, matrix_shape
+from adozoo._orthogonal import (
+    alive,
+    as_matrix,
+    as_tensor,
+    directions,
+    either,
+    matrix_shape,
+    pick,
+    product,
+    rank_one_bits,
+)
 from adozoo.mixing import Mixing, exact_mean
 from adozoo.nodes import node_count
 from adozoo.parts import MomentumState, named, stepping
@@ -121,12 +130,7 @@ def power_sgd(
     if variant == "package" and not (warm_start and feedback):
         raise ValueError("power_sgd: variant='package' always has a warm start and error feedback. Leave them True.")
     if mean is not None:
-        check_mixing("power_sgd", mean)
-        if not mean.is_mean:
-            raise ValueError(
-                f"power_sgd: mean must be an exact average, got a {type(mean).__name__} mixing. Pass "
-                f"adozoo.exact_mean({mean.n}); for compressed gossip see adozoo.power_gossip."
-            )
+        check_mean("power_sgd", mean, "adozoo.power_gossip")
     least = (2.0 if variant == "package" else 0.0) if minimum_compression is None else minimum_compression
     check_number("power_sgd", "minimum_compression", least, 0, closed=True)
 
@@ -188,13 +192,13 @@ def _paper_step(
 ) -> Any:
     """(exact averages, low-rank averages, errors, factors) of algorithm 1."""
     del iterations
-    products = [_product(delta, factor.q) for delta, factor in zip(deltas, factors, strict=True)]
+    products = [product("nab,nbr->nar", delta, factor.q) for delta, factor in zip(deltas, factors, strict=True)]
     small, products = mean((small, products), step)
-    left = [directions(product) for product in products]
-    own = [_product(delta.mT, p) for delta, p in zip(deltas, left, strict=True)]
+    left = [directions(one) for one in products]
+    own = [product("nab,nar->nbr", delta, p) for delta, p in zip(deltas, left, strict=True)]
     right = mean(own, step, message=1)
-    averages = [_product(p, q.mT) for p, q in zip(left, right, strict=True)]
-    errors = [delta - _product(p, q.mT) for delta, p, q in zip(deltas, left, own, strict=True)]
+    averages = [product("nar,nbr->nab", p, q) for p, q in zip(left, right, strict=True)]
+    errors = [delta - product("nar,nbr->nab", p, q) for delta, p, q in zip(deltas, left, own, strict=True)]
     after = tuple(Factors((), alive(q, factor.q)) for q, factor in zip(right, factors, strict=True))
     return small, averages, errors, after
 
@@ -208,7 +212,7 @@ def _package_step(
         even = turn % 2 == 0 if iterations % 2 == 0 else (step * iterations + turn) % 2 == 0
         asked = [_half(delta, factor, even) for delta, factor in zip(deltas, factors, strict=True)]
         bits = sum(_half_bits(delta, factor, even) for delta, factor in zip(deltas, factors, strict=True))
-        message = Sized([product for _, product in asked], bits)
+        message = Sized([answer for _, answer in asked], bits)
         if turn:
             heard = mean(message, step, message=turn).value
         else:
@@ -218,12 +222,10 @@ def _package_step(
         for place, ((v, own), average) in enumerate(zip(asked, heard, strict=True)):
             a, b = deltas[place].shape[1:]
 
-            def outer(other: Array, v: Array = v, a: int = a, b: int = b, even: Any = even) -> Array:
-                return _product(_tree.pick(even, v, other)[:, :a], _tree.pick(even, other, v)[:, :b].mT)
-
-            deltas[place] = deltas[place] - outer(own)
-            averages[place] = averages[place] + outer(average)
-            p, q = _tree.pick(even, v, average)[:, :a], _tree.pick(even, average, v)[:, :b]
+            found = [(pick(even, v, other)[:, :a], pick(even, other, v)[:, :b]) for other in (own, average)]
+            deltas[place] = deltas[place] - product("nar,nbr->nab", *found[0])
+            averages[place] = averages[place] + product("nar,nbr->nab", *found[1])
+            p, q = found[1]
             after.append(Factors(alive(p, factors[place].p), alive(q, factors[place].q)))
         factors = tuple(after)
     return small, averages, deltas, factors
@@ -234,20 +236,13 @@ def _half(delta: Array, factor: Factors, even: Any) -> tuple[Array, Array]:
 
     def left() -> tuple[Array, Array]:
         v = _orthonormal(factor.p)
-        return v, _product(delta.mT, v)
+        return v, product("nab,nar->nbr", delta, v)
 
     def right() -> tuple[Array, Array]:
         v = _orthonormal(factor.q)
-        return v, _product(delta, v)
+        return v, product("nab,nbr->nar", delta, v)
 
-    if isinstance(even, bool):
-        return left() if even else right()
-    length = max(delta.shape[1:])
-
-    def padded(way: Any) -> Any:
-        return lambda: tuple(jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0))) for x in way())
-
-    return jax.lax.cond(even, padded(left), padded(right))
+    return either(even, left, right)
 
 
 def _orthonormal(factor: Array) -> Array:
@@ -267,12 +262,6 @@ def _half_bits(delta: Array, factor: Factors, even: Any) -> float:
 def _matrices(leaves: Any, axis: int) -> list[Array]:
     """Stacked leaves as stacked matrices [n, a, b]."""
     return [jax.vmap(lambda x: as_matrix(x, axis))(leaf) for leaf in leaves]
-
-
-def _product(x: Array, y: Array) -> Array:
-    """A batched matrix product at full precision, summed in at least 32 bits."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.matmul(x.astype(dtype), y.astype(dtype), precision=jax.lax.Precision.HIGHEST).astype(x.dtype)
 
 
 def post_momentum(decay: Any) -> optax.GradientTransformationExtraArgs:
@@ -298,14 +287,6 @@ def post_momentum(decay: Any) -> optax.GradientTransformationExtraArgs:
     return transformation(lambda params: MomentumState(_tree.zeros_like(params)), update)
 
 
-def _bits(params: PyTree, n: int) -> float:
-    """Over each directed link in a step, for rank 1."""
-    del n
-    shapes = jax.tree.leaves(params)
-    numbers = [sum(matrix_shape(leaf)) if len(leaf.shape) >= 2 else math.prod(leaf.shape) for leaf in shapes]
-    return sum(8.0 * leaf.dtype.itemsize * count for leaf, count in zip(shapes, numbers, strict=True))
-
-
 register(
     Entry(
         "power_sgd",
@@ -318,7 +299,7 @@ register(
         linear=False,
         leafwise=True,
         rounds=2,
-        bits=_bits,
+        bits=lambda params, n: rank_one_bits(params, 1.0),
         matrices=True,
         equal_start=True,
     )

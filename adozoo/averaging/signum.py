@@ -14,9 +14,10 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from adozoo import _tree
-from adozoo._checks import check_mixing, check_number
+from adozoo._checks import check_mean, check_number
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
+from adozoo.compression import one_node
 from adozoo.mixing import Mixing
 from adozoo.nodes import node_count
 from adozoo.parts import descent, named
@@ -56,14 +57,9 @@ def signum(learning_rate: Any, mean: Mixing, momentum: Any = 0.9) -> optax.Gradi
       >>> tx.update(g, tx.init(g), g)[0][0]
       Array([-0.5,  0.5], dtype=float64)
     """
-    check_mixing("signum", mean)
+    check_mean("signum", mean, "adozoo.choco_sgd with adozoo.compression.scaled_sign()")
     check_number("signum", "learning_rate", learning_rate)
     check_number("signum", "momentum", momentum, 0, 1, closed=True)
-    if not mean.is_mean:
-        raise ValueError(
-            f"signum: mean must be an exact average, got a {type(mean).__name__} mixing. Pass "
-            f"adozoo.exact_mean({mean.n})."
-        )
 
     def update(
         grads: PyTree, state: SignumState, params: PyTree | None = None, **extra: Any
@@ -72,7 +68,7 @@ def signum(learning_rate: Any, mean: Mixing, momentum: Any = 0.9) -> optax.Gradi
         node_count(grads)  # which raises where there is no node axis
         buffer = _tree.axpy(momentum, state.momentum, _tree.scale(1 - jnp.asarray(momentum), grads))
         ballots = jax.tree.map(jnp.sign, buffer)
-        votes = mean(Sized(ballots, _bits(jax.tree.map(lambda x: x[0], grads), mean.n)), state.count).value
+        votes = mean(Sized(ballots, _bits(one_node(grads), mean.n)), state.count).value
         return jax.tree.map(jnp.sign, votes), SignumState(increment(state.count), buffer)
 
     vote = transformation(lambda params: SignumState(zero_count(), _tree.zeros_like(params)), update)

@@ -35,7 +35,7 @@ from adozoo import _tree
 from adozoo._checks import check_choice, check_number, require_params
 from adozoo._message import Sized
 from adozoo._optax import increment, transformation, zero_count
-from adozoo._orthogonal import alive, as_matrix, matrix_shape
+from adozoo._orthogonal import alive, as_matrix, either, pick, product, rank_one_bits
 from adozoo._orthogonal import directions as orth
 from adozoo.exchange import Exchange, OnLinks, exchange
 from adozoo.parts import named, stepping
@@ -224,7 +224,7 @@ class _Edges:
         """One round: vectors, matrices, and (directions, since) after it. `odd` may be traced."""
         links = self.links
         asked = [self._ask(matrix, now, odd) for matrix, now in zip(matrices, directions, strict=True)]
-        told = (links.per_link(vectors), [product for _, product in asked], since)
+        told = (links.per_link(vectors), [answer for _, answer in asked], since)
         heard = links.swap(Sized(told, self._bits(vectors, matrices, since, odd)), step, turn).value
         weights = jnp.asarray(links.here(links.weights))
         differences = _tree.sub(told[:2], heard[:2])
@@ -240,11 +240,9 @@ class _Edges:
         for matrix, (v, _), difference, now in zip(matrices, asked, differences[1], directions, strict=True):
             a, b = matrix.shape[1:]
             pull = _tree.rows(self.diffusion_rate * weights, v) * v
-            moved.append(
-                matrix - self._outer(_tree.pick(odd, difference, pull)[:, :a], _tree.pick(odd, pull, difference)[:, :b])
-            )
+            moved.append(matrix - self._outer(pick(odd, difference, pull)[:, :a], pick(odd, pull, difference)[:, :b]))
             canonical = _tree.rows(larger, difference) * difference  # the larger node's minus the smaller one's
-            p, q = _tree.pick(odd, canonical, v)[:, :a], _tree.pick(odd, v, canonical)[:, :b]
+            p, q = pick(odd, canonical, v)[:, :a], pick(odd, v, canonical)[:, :b]
             after.append(Directions(alive(p, now.p), alive(q, now.q)))
         if common is None or since is None:
             return averaged, moved, (tuple(after), None)
@@ -264,27 +262,20 @@ class _Edges:
             v = self.orthogonalize(now.p)
             return v, self._products(matrix.mT, v)
 
-        if isinstance(odd, bool):
-            return right() if odd else left()
-        length = max(matrix.shape[1:])
-
-        def padded(way: Any) -> Any:
-            return lambda: tuple(jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0))) for x in way())
-
-        return jax.lax.cond(odd, padded(right), padded(left))
+        return either(odd, right, left)
 
     def _products(self, matrix: Array, v: Array) -> Array:
         """Every link's M v, with its own node's M."""
         if not self.links.bounded:
-            return _highest("eab,ebr->ear", self.links.per_link(matrix), v)
-        by_node = _highest("nab,nkbr->nkar", matrix, self.links.to_slots(v))
+            return product("eab,ebr->ear", self.links.per_link(matrix), v)
+        by_node = product("nab,nkbr->nkar", matrix, self.links.to_slots(v))
         return self.links.from_slots(by_node)
 
     def _outer(self, left: Array, right: Array) -> Array:
         r"""\sum over each node's links of left right'."""
         if not self.links.bounded:
-            return self.links.collect(_highest("ear,ebr->eab", left, right))
-        return _highest("nkar,nkbr->nab", self.links.to_slots(left), self.links.to_slots(right))
+            return self.links.collect(product("ear,ebr->eab", left, right))
+        return product("nkar,nkbr->nab", self.links.to_slots(left), self.links.to_slots(right))
 
     def _bits(self, vectors: list[Array], matrices: list[Array], since: Array | None, odd: Any) -> float:
         """Of one message; where `odd` is traced, the average of two rounds."""
@@ -314,22 +305,8 @@ def _signs(p: Array) -> Array:
     return jnp.sign(p) / jnp.sqrt(jnp.asarray(p.shape[-2], p.dtype))
 
 
-def _highest(spec: str, x: Array, y: Array) -> Array:
-    """A product at full precision, summed in at least 32 bits."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum(spec, x.astype(wide), y.astype(wide), precision=jax.lax.Precision.HIGHEST).astype(x.dtype)
-
-
 def _masked(keep: Array, trees: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.where(keep.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), trees)
-
-
-def _link_bits(params: PyTree, n: int) -> float:
-    """Over each directed link in a step, for rank 1 and one round a step."""
-    del n
-    shapes = jax.tree.leaves(params)
-    numbers = [sum(matrix_shape(leaf)) / 2 if len(leaf.shape) >= 2 else math.prod(leaf.shape) for leaf in shapes]
-    return sum(8.0 * leaf.dtype.itemsize * count for leaf, count in zip(shapes, numbers, strict=True))
 
 
 register(
@@ -344,7 +321,7 @@ register(
         linear=False,
         leafwise=True,
         exact=False,
-        bits=_link_bits,
+        bits=lambda params, n: rank_one_bits(params, 0.5),  # of rank 1, and one round a step
         random=True,
         fixed_graph=True,
         matrices=True,
