@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from adozoo.mixing import Mixing
 
-FAMILIES = ("gossip", "averaging")
+FAMILIES = ("gossip", "averaging", "accelerated", "asynchronous")
 """The folders of `adozoo` that hold methods; each module in them registers what it defines."""
 
 _ENTRIES: dict[str, "Entry"] = {}
@@ -48,6 +48,9 @@ class Entry:
       matrices: whether tensors are treated by their shapes, as matrices: vectors are then sent as they are.
       leafwise: whether each tensor is compressed by itself, so that it matters how params are cut into tensors.
       unbounded: those of the real hyper-parameters that may exceed 1.
+      oracle: what update takes: "primal" (gradients at params), or "dual" (params are dual variables, and it takes the
+        gradients of the conjugates f_i^* there; the answer is `adozoo.eval_params`).
+      patience: how many thousands of steps it needs where other methods are there after one.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Entry:
     matrices: bool = False
     leafwise: bool = False
     unbounded: frozenset[str] = frozenset()
+    oracle: str = "primal"
+    patience: int = 1
 
     def build(self, learning_rate: Any, mix: Mixing, **overrides: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation, with this entry's hyper-parameters unless overridden."""

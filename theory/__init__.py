@@ -9,6 +9,16 @@ in symbols (`graph_symbols`, `chi`), spectra and effective neighbours of a mixin
 rate with its uncertainty (`fit_rate`). From a shell: `python -m theory --help`.
 """
 
+from adozoo.resistance import (
+    Chi,
+    algebraic_connectivity,
+    chi,
+    edge_resistances,
+    effective_resistance,
+    kirchhoff_index,
+    normalize_rates,
+    rate_laplacian,
+)
 from theory import (
     asymptotics,
     bounds,
@@ -34,7 +44,6 @@ from theory import (
     rational,
     relay,
     relay_rates,
-    resistance,
     second_moment,
     spectra,
     stationary,
@@ -94,16 +103,6 @@ from theory.relay import (
     relay_perron,
 )
 from theory.relay_rates import relay_grad_bias, relay_rate, relay_small_step_rate
-from theory.resistance import (
-    Chi,
-    algebraic_connectivity,
-    chi,
-    edge_resistances,
-    effective_resistance,
-    kirchhoff_index,
-    normalize_rates,
-    rate_laplacian,
-)
 from theory.second_moment import second_moment_rate, second_moment_stationary
 from theory.spectra import eigenvalues, families, laplacian_spectrum, spectral_gap, spectrum, symbolic_gap
 from theory.stationary import StationaryError, stationary_error

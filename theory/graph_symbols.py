@@ -29,8 +29,8 @@ from typing import Any
 import sympy
 from sympy import Max, Min, Rational, Sum, asinh, binomial, cos, cosh, coth, floor, log, pi, sin, sinh, sqrt
 
-from adozoo import graphs, weights
-from theory import resistance, spectra
+from adozoo import graphs, resistance, weights
+from theory import spectra
 
 n = sympy.Symbol("n", positive=True)
 """The number of nodes, as in `spectra.symbolic_gap`."""

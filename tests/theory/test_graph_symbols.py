@@ -8,9 +8,9 @@ import pytest
 import sympy
 
 from adozoo import graphs, weights
+from adozoo.resistance import edge_resistances, kirchhoff_index
 from theory.asymptotics import graph_asymptotics, graph_table
 from theory.graph_symbols import FAMILIES, SCALARS, graph_symbols, n
-from theory.resistance import edge_resistances, kirchhoff_index
 from theory.spectra import spectral_gap, symbolic_gap
 
 CASES = [

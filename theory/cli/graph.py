@@ -10,6 +10,7 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 import adozoo
+from adozoo.resistance import chi, kirchhoff_index, normalize_rates
 from theory import spectra
 from theory.asymptotics import graph_asymptotics
 from theory.cli import options
@@ -17,7 +18,6 @@ from theory.cli.options import Network, Reply, Weights
 from theory.graph_symbols import FAMILIES, graph_symbols
 from theory.mixing_times import mixing_time
 from theory.neighbors import effective_neighbors
-from theory.resistance import chi, kirchhoff_index, normalize_rates
 
 DENSE_LIMIT = 2000
 """Beyond this many nodes only what sparse matrices tell is computed."""

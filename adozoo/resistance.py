@@ -4,7 +4,7 @@ The Laplacian is L = \sum_{ij} r_ij (e_i - e_j)(e_i - e_j)' over the links, with
 communicate (the conductance of the link, if the graph is read as an electrical network). The effective resistance is
 R_ij = (e_i - e_j)' L^+ (e_i - e_j).
 
-Everything but the table of all pairs is sparse (`theory.grounded`): all links of a graph cost about as much as one
+Everything but the table of all pairs is sparse (`adozoo._grounded`): all links of a graph cost about as much as one
 factorisation.
 
 References:
@@ -22,14 +22,14 @@ import scipy.sparse as sp
 from jaxtyping import Float
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from adozoo._grounded import GroundedLaplacian
 from adozoo.graphs import canonical
 from adozoo.weights import smallest_eigenvalue
-from theory.grounded import GroundedLaplacian
-from theory.matrices import Scalar
 
 # A networkx graph (edge attribute `weight` = rate), or a Laplacian [n, n]: an array or a SciPy sparse array. Not
 # narrower: bad input has to reach `rate_laplacian`, whose ValueError says what was expected.
 LaplacianLike: TypeAlias = Any
+Scalar: TypeAlias = float | int | np.floating | np.integer
 # A `scipy.sparse.csr_array`, whose stubs do not know that it has a shape.
 Sparse: TypeAlias = Any
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adozoo import graphs, weights
-from theory.grounded import GroundedLaplacian
-from theory.resistance import (
+from adozoo._grounded import GroundedLaplacian
+from adozoo.resistance import (
     algebraic_connectivity,
     chi,
     edge_resistances,

@@ -1,0 +1,1 @@
+"""Event-driven methods, and the event engine they share."""
