@@ -9,7 +9,19 @@ leading axis of n nodes:
 See `adozoo.zoo.entries()` for all named methods and `adozoo.simulate` for running them.
 """
 
-from adozoo import channel, compression, graphs, nodes, placement, problems, schedules, weights, zoo
+from adozoo import channel, compression, events, graphs, nodes, placement, problems, resistance, schedules, weights, zoo
+from adozoo.accelerated.acc_gt import acc_gt
+from adozoo.accelerated.adom import adom
+from adozoo.accelerated.adom_plus import adom_plus
+from adozoo.accelerated.apapc import apapc, opapc
+from adozoo.accelerated.dvr import dvr
+from adozoo.accelerated.gt_saga import gt_saga
+from adozoo.accelerated.ssda import msda, ssda
+from adozoo.asynchronous._parameters import acid_parameters, dadao_parameters, dadao_rates
+from adozoo.asynchronous.acid import accelerated_gossip, acid
+from adozoo.asynchronous.ad_psgd import ad_psgd
+from adozoo.asynchronous.continuized import continuized_dual, continuized_nesterov
+from adozoo.asynchronous.dadao import dadao
 from adozoo.averaging.all_reduce_sgd import all_reduce_sgd
 from adozoo.averaging.compressed_sgd import compressed_sgd, error_feedback
 from adozoo.averaging.power_sgd import post_momentum, power_sgd
@@ -40,8 +52,10 @@ from adozoo.parts import (
     momentum,
     track_gradients,
 )
+from adozoo.polynomials import chebyshev, fast_mix, multi_consensus
 from adozoo.relaxation import relaxed
 from adozoo.relay import relay_average, relay_updates
+from adozoo.samples import coins, recorded_coins, recorded_samples, samples
 from adozoo.schedules import (
     cycle,
     gossip_every,
@@ -51,6 +65,6 @@ from adozoo.schedules import (
     random_matching,
     random_subgraph,
 )
-from adozoo.simulate import simulate
+from adozoo.simulate import simulate, simulate_events
 
 __version__ = "0.1.0"

@@ -83,3 +83,23 @@ def check_fixed(factory: str, mix: Any) -> None:
             f"{factory}: mix must be fixed (sums of the neighbours' replicas are kept up to date), got a "
             f"{type(mix).__name__} that varies with the step. Use one mixing, or adozoo.deep_squeeze."
         )
+
+
+def check_events(factory: str, events: Any, constants: bool = False, paired: bool = False) -> None:
+    """Raise ValueError if `events` are no events, or lack what the method needs of them."""
+    if not all(hasattr(events, name) for name in ("takes", "meet", "n")):
+        raise ValueError(
+            f"{factory}: events must be events, got {type(events).__name__}. Draw them with "
+            "adozoo.events.poisson(graph, horizon), or pass adozoo.events.recorded(rows, n)."
+        )
+    if events.paired != paired:
+        kind = "at exchanges, by both nodes" if paired else "at clocks of the nodes' own"
+        raise ValueError(
+            f"{factory}: events must have gradients {kind}, got others. Use adozoo.events.poisson(graph, horizon, "
+            f"paired={paired})."
+        )
+    if constants and isinstance(events.chi_1, float) and not (events.chi_1 > 0 and events.chi_2 > 0):
+        raise ValueError(
+            f"{factory}: events must carry chi_1 and chi_2 of their rates, got {events.chi_1} and {events.chi_2}. Pass "
+            "graph=... to adozoo.events.recorded, or parameters to the method."
+        )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from adozoo.nodes import consensus_distance, node_mean, replicate
 
@@ -40,6 +40,44 @@ class Problem:
     def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """grad f_i(x_i) for every node, without noise."""
         raise TypeError(f"{type(self).__name__} defines no gradient.")
+
+    def dual_gradient(self, params: Float[Array, "n d"], step: Any = None, key: Any = None) -> Float[Array, "n d"]:
+        r"""The oracle of dual methods: grad f_i^*(y_i) = argmin_x f_i(x) - <y_i, x> at each node's own y_i, [n, d].
+
+        It is exact, whatever the key: the problem's `noise` is one of gradients of the f_i.
+
+        Raises:
+          ValueError: if some f_i is not strongly convex; then its conjugate has no gradient.
+        """
+        if not self.strong_convexity > 0:
+            raise ValueError(
+                f"{type(self).__name__}.dual_gradient: every f_i must be strongly convex, but the problem has "
+                f"mu = {self.strong_convexity!r}. Add regularisation (l2 > 0), or take a primal method."
+            )
+        return self.conjugate_gradient(params)
+
+    def conjugate_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """grad f_i^*(y_i) for every node, for strongly convex f_i."""
+        raise TypeError(f"{type(self).__name__} defines no gradient of its conjugate.")
+
+    def sampled_gradient(self, samples: Callable[[Any], Array]) -> Callable[..., Array]:
+        """The oracle of variance-reduced methods: at step t each node's gradient of the component samples(t)_i.
+
+        Args:
+          samples: step -> [n] indices, the same stream that the method was given (`adozoo.samples`).
+
+        Returns:
+          gradient(params, step, key), for `adozoo.simulate`.
+        """
+
+        def gradient(params: Float[Array, "n d"], step: Any = None, key: Any = None) -> Float[Array, "n d"]:
+            return self.component_gradient(params, samples(step))
+
+        return gradient
+
+    def component_gradient(self, params: Float[Array, "n d"], indices: Int[Array, " n"]) -> Float[Array, "n d"]:
+        """grad F_ij(x_i) for one component j a node, where f_i = (1/m) sum_j F_ij."""
+        raise TypeError(f"{type(self).__name__} has no components.")
 
     def gradient_noise(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         """One draw of additive Gaussian gradient noise with standard deviation `noise` per coordinate."""

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from adozoo._events import Events
 from adozoo._exchange import Exchange
 from adozoo._message import message_bits
 from adozoo.mixing import Mixing
@@ -48,7 +49,7 @@ def traffic(factory: Callable[[Any], optax.GradientTransformation], mix: Any, pa
 
     Args:
       factory: mix -> transformation.
-      mix: the mixing, or an exchange for methods that take one.
+      mix: the mixing, or the exchange or events of methods that take those.
       params: stacked params (or their shapes): bits follow from their shapes and dtypes.
 
     Example:
@@ -74,6 +75,7 @@ def traffic(factory: Callable[[Any], optax.GradientTransformation], mix: Any, pa
         varying = True
         fixed = True
         is_mean = True
+        stands_for = mix
 
         def used_in(self, share: float) -> Mixing:
             return replace(self, share=self.share * share)
@@ -85,8 +87,13 @@ def traffic(factory: Callable[[Any], optax.GradientTransformation], mix: Any, pa
         def exchange(self) -> Exchange:
             return WatchedExchange(**mix.exchange().arrays())
 
+    def hear(tree: PyTree) -> PyTree:
+        sent.append((links, message_bits(tree, mix.n)))
+        return tree
+
     def one_step(x: PyTree) -> PyTree:
-        tx = optax.with_extra_args_support(factory(Watch(mix.n, mix.stochastic, mix.symmetric)))
+        watched = mix.heard_by(hear) if isinstance(mix, Events) else Watch(mix.n, mix.stochastic, mix.symmetric)
+        tx = optax.with_extra_args_support(factory(watched))
         return tx.update(x, tx.init(x), x)
 
     links = mean_links(mix)
@@ -102,6 +109,8 @@ def mean_links(mix: Any) -> float:
       >>> adozoo.channel.mean_links(adozoo.one_peer_exponential(8))
       8.0
     """
+    if isinstance(mix, Events):
+        return mix.mean_links()
     if not mix.varying:
         return float(mix.links(0))
     period = getattr(mix, "period", None) or getattr(getattr(mix, "base", None), "period", None)

@@ -51,6 +51,11 @@ def rows(values: Any, like: Any) -> Any:
     return jnp.asarray(values).astype(like.dtype).reshape((-1,) + (1,) * (like.ndim - 1))
 
 
+def where(flags: Any, x: PyTree, y: PyTree) -> PyTree:
+    """Of each node, its row of x if its flag is set, else of y; flags [n]."""
+    return jax.tree.map(lambda a, b: jnp.where(flags.reshape((-1,) + (1,) * (jnp.ndim(a) - 1)), a, b), x, y)
+
+
 def half(x: PyTree, y: PyTree) -> PyTree:
     """(x + y) / 2: what the lazy matrix (I + W) / 2 does, given x and W x."""
     return jax.tree.map(lambda a, b: 0.5 * (a + b), x, y)

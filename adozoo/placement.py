@@ -50,6 +50,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
+from adozoo._events import Events, placed_events
 from adozoo._exchange import Exchange, OnLinks
 from adozoo._exchange_spread import PlacedExchange, local_exchange, placed_exchange
 from adozoo._mixings import register
@@ -220,6 +221,8 @@ def local(mix: Any, axis_name: str, size: int) -> Any:
     _check_divides("local", mix.n, size, axis_name)
     if isinstance(mix, Exchange):
         return local_exchange(mix, axis_name, size)
+    if isinstance(mix, Events):
+        return placed_events(mix, lambda partners: spread(partners, axis_name, size))
     return spread(mix, axis_name, size)
 
 
@@ -307,6 +310,8 @@ def place(mix: Any, mesh: Mesh | AbstractMesh, axis: str | None = None) -> Any:
     _check_divides("place", mix.n, mesh.shape[axis], axis)
     if isinstance(mix, Exchange):
         return placed_exchange(mix, mesh, axis)
+    if isinstance(mix, Events):
+        return placed_events(mix, lambda partners: Placed(local(partners, axis, mesh.shape[axis]), mesh, axis))
     return Placed(local(mix, axis, mesh.shape[axis]), mesh, axis)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from adozoo._conjugate import point_of_slope
 from adozoo._mixings import register
 from adozoo._newton import pooled_optimum
 from adozoo._problem import Problem
@@ -35,6 +37,9 @@ class Quadratic(Problem):
 
     def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
         return jnp.einsum("nij,nj->ni", self.matrices, params - self.centers, precision="highest")
+
+    def conjugate_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return self.centers + jax.vmap(partial(jsl.solve, assume_a="pos"))(self.matrices, params)
 
     def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
         offset = x[None] - self.centers
@@ -157,6 +162,9 @@ class IsotropicQuadratic(Problem):
     def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
         return params
 
+    def conjugate_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return params
+
     def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
         return jnp.full(self.n, 0.5 * jnp.sum(x**2))
 
@@ -212,15 +220,48 @@ class Linear(Problem):
     constants: tuple[float, float]
     kind: str
 
-    def _slope(self, scores: Array) -> Array:
+    def _slope(self, scores: Array, targets: Array) -> Array:
+        """phi', sample by sample."""
         if self.kind == "squared":
-            return scores - self.targets
-        return -self.targets * jax.nn.sigmoid(-self.targets * scores)
+            return scores - targets
+        return -targets * jax.nn.sigmoid(-targets * scores)
 
     def exact_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
         scores = jnp.einsum("nmd,nd->nm", self.features, params, precision="highest")
-        slopes = self.weights * self._slope(scores)
+        slopes = self.weights * self._slope(scores, self.targets)
         return jnp.einsum("nmd,nm->nd", self.features, slopes, precision="highest") + self.l2 * params
+
+    def component_gradient(self, params: Float[Array, "n d"], indices: Int[Array, " n"]) -> Float[Array, "n d"]:
+        """Of F_ij(x) = m w_ij phi(a_ij' x, y_ij) + (l2 / 2) ||x||^2, one sample a node."""
+
+        def pick(values: Array) -> Array:
+            return jax.vmap(lambda rows, j: rows[j])(values, indices)
+
+        samples, targets = pick(self.features), pick(self.targets)
+        scores = jnp.einsum("nd,nd->n", samples, params, precision="highest")
+        slopes = self.weights.shape[1] * pick(self.weights) * self._slope(scores, targets)
+        return slopes[:, None] * samples + self.l2 * params
+
+    @property
+    def component_smoothness(self) -> Float[Array, "n m"]:
+        """The smoothness of each component F_ij; all of them are l2-strongly convex."""
+        curvature = 1.0 if self.kind == "squared" else 0.25
+        return curvature * self.weights.shape[1] * self.weights * jnp.sum(self.features**2, axis=2) + self.l2
+
+    def conjugate_gradient(self, params: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """By Newton's method, from the problem's optimum."""
+
+        def derivatives(data: tuple[Array, Array, Array, Array], x: Array) -> tuple[Array, Array]:
+            rows, targets, share, l2 = data
+            scores = rows @ x
+            slopes, bends = jax.jvp(lambda s: self._slope(s, targets), (scores,), (jnp.ones_like(scores),))
+            hessian = (rows * (share * bends)[:, None]).T @ rows + l2 * jnp.eye(self.dim, dtype=x.dtype)
+            return rows.T @ (share * slopes) + l2 * x, hessian
+
+        def one(rows: Array, targets: Array, share: Array, slope: Array) -> Array:
+            return point_of_slope(derivatives, (rows, targets, share, self.l2), slope, self.optimum)
+
+        return jax.vmap(one)(self.features, self.targets, self.weights, params)
 
     def local_loss(self, x: Float[Array, " d"]) -> Float[Array, " n"]:
         scores = jnp.einsum("nmd,d->nm", self.features, x, precision="highest")

@@ -10,6 +10,7 @@ from typing import Any
 import optax
 from jaxtyping import PyTree
 
+from adozoo._events import Events
 from adozoo.mixing import Mixing
 
 FAMILIES = ("gossip", "averaging", "accelerated", "asynchronous")
@@ -29,7 +30,8 @@ class Entry:
       title: the method's name in full.
       paper: who proposed it, where.
       mixings: which mixings its theory admits, out of "symmetric", "doubly" (doubly stochastic, perhaps directed),
-        "column" (column stochastic), "varying" (time-varying), "complete" (exact averaging only), "tree" (trees only).
+        "column" (column stochastic), "varying" (time-varying), "complete" (exact averaging only), "tree" (trees only),
+        "events" or "paired events" (`adozoo.events`).
       hyperparameters: values for everything beyond (learning_rate, mix), with which the method can be tried.
       search: values worth trying for hyper-parameters that have to be tuned beside the learning rate.
       linear: whether update is an affine map of (params, grads, state), so that theory can read it off.
@@ -50,6 +52,8 @@ class Entry:
       unbounded: those of the real hyper-parameters that may exceed 1.
       oracle: what update takes: "primal" (gradients at params), or "dual" (params are dual variables, and it takes the
         gradients of the conjugates f_i^* there; the answer is `adozoo.eval_params`).
+      drifts: whether the state holds something that runs away, on which nothing else depends, so that the spectral
+        radius of the whole step says nothing of the rate.
       patience: how many thousands of steps it needs where other methods are there after one.
     """
 
@@ -77,13 +81,26 @@ class Entry:
     unbounded: frozenset[str] = frozenset()
     oracle: str = "primal"
     patience: int = 1
+    drifts: bool = False
 
-    def build(self, learning_rate: Any, mix: Mixing, **overrides: Any) -> optax.GradientTransformationExtraArgs:
+    @property
+    def readable(self) -> bool:
+        """Whether its rate is that of one step's linear map, which theory reads off over any mixing that it admits."""
+        eventful = self.mixings & {"events", "paired events"}
+        return self.linear and self.oracle == "primal" and not (self.random or self.drifts or eventful)
+
+    def build(
+        self, learning_rate: Any, mix: Mixing | Events, **overrides: Any
+    ) -> optax.GradientTransformationExtraArgs:
         """The transformation, with this entry's hyper-parameters unless overridden."""
         return self.factory(learning_rate, mix, **{**self.hyperparameters, **overrides})
 
-    def admits(self, mix: Mixing) -> bool:
+    def admits(self, mix: Mixing | Events) -> bool:
         """Whether the method's theory covers this mixing."""
+        if isinstance(mix, Events):
+            return ("paired events" if mix.paired else "events") in self.mixings
+        if self.mixings & {"events", "paired events"}:
+            return False
         if "tree" in self.mixings:
             try:
                 return mix.exchange().is_tree

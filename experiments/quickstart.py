@@ -94,6 +94,8 @@ def methods(mix: adozoo.Mixing) -> dict[str, tuple[Entry, adozoo.Mixing]]:
     for name, entry in adozoo.zoo.entries().items():
         if name == "relay_sgd":
             chosen[name] = (entry, tree)
+        elif entry.family not in ("gossip", "averaging"):  # those are given constants, or events
+            continue
         elif name in ("dsgd_atc", "dsgd_cta") or (entry.exact and not entry.matrices and "tree" not in entry.mixings):
             chosen[name] = (entry, mix if entry.admits(mix) else adozoo.exact_mean(mix.n))
     return chosen

@@ -1,10 +1,12 @@
 """What the tests of all registered methods share: mixings of each kind, and a problem whose nodes differ."""
 
+import event_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from event_cases import EVENTS, ROWS
 
 import adozoo
 
@@ -58,7 +60,8 @@ def build_mixing(kind, matrices):
     return parts[0] if len(parts) == 1 else adozoo.cycle(parts)
 
 
-MIXINGS = {kind: build_mixing(kind, matrices) for kind, matrices in MATRICES.items()}
+MIXINGS = {kind: build_mixing(kind, matrices) for kind, matrices in MATRICES.items()} | EVENTS
+MATRICES |= ROWS  # of events, what happens in each unit of time
 PAIRS = [(name, kind) for name, entry in ENTRIES.items() for kind, mix in MIXINGS.items() if entry.admits(mix)]
 EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 OVER_GRAPHS = pytest.mark.parametrize(
@@ -68,7 +71,40 @@ OVER_GRAPHS = pytest.mark.parametrize(
 
 def widest(entry):
     """The least restricted kind of fixed mixing that a method admits."""
-    return next(kind for kind in ("column", "directed", "symmetric", "tree", "mean") if entry.admits(MIXINGS[kind]))
+    kinds = ("column", "directed", "symmetric", "tree", "mean", *EVENTS)
+    return next(kind for kind in kinds if entry.admits(MIXINGS[kind]))
+
+
+def relabelled(kind, order):
+    """The fixed mixing or the events of a kind, node order[k] being called k."""
+    if kind in EVENTS:
+        return event_cases.build(ROWS[kind], kind == "paired events", order)
+    return build_mixing(kind, [W[order][:, order] for W in MATRICES[kind]])
+
+
+def oracle(entry):
+    """(params, step, key) -> what update takes on the problem: gradients of the f_i, or of their conjugates."""
+    return PROBLEM.dual_gradient if entry.oracle == "dual" else PROBLEM.gradient
+
+
+def local_oracle(entry):
+    """The same node by node, in plain NumPy: (i, x_i) -> its gradient."""
+    A, b = np.asarray(PROBLEM.matrices), np.asarray(PROBLEM.centers)
+    if entry.oracle == "dual":
+        return lambda i, y: b[i] + np.linalg.solve(A[i], y)
+    return lambda i, x: A[i] @ (x - b[i])
+
+
+def beginning(entry):
+    """Where a method may start: dual variables must sum to zero over nodes."""
+    if entry.oracle == "dual":
+        return START - START.mean(0)
+    return np.repeat(START[:1], NODES, 0) if entry.equal_start else START
+
+
+def resting(entry):
+    """Gradients under which nothing but communication moves params: zero, or primal points that differ."""
+    return jnp.asarray if entry.oracle == "dual" else jnp.zeros_like
 
 
 def built(entry, learning_rate, mix, **overrides):

@@ -7,14 +7,36 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import DIM, EACH, ENTRIES, MATRICES, MIXINGS, NODES, OVER_GRAPHS, PAIRS, PROBLEM, START, built, steps, widest
+from cases import (
+    DIM,
+    EACH,
+    ENTRIES,
+    MATRICES,
+    MIXINGS,
+    NODES,
+    OVER_GRAPHS,
+    PAIRS,
+    PROBLEM,
+    START,
+    beginning,
+    built,
+    local_oracle,
+    oracle,
+    relabelled,
+    resting,
+    steps,
+    widest,
+)
 from twins import TWINS as PLAIN
+from twins_accelerated import TWINS as ACCELERATED
 from twins_compressed import TWINS as COMPRESSED
+from twins_dual import TWINS as DUAL
+from twins_events import TWINS as EVENTS
 
 import adozoo
 
 STEPS, MATCHED = 1000, 12
-TWINS = PLAIN | COMPRESSED
+TWINS = PLAIN | COMPRESSED | ACCELERATED | DUAL | EVENTS
 
 
 def step_size(t):
@@ -27,16 +49,13 @@ def jax_step_size(count):
     return table[jnp.minimum(count, MATCHED)]
 
 
-def beginning(entry):
-    return np.repeat(START[:1], NODES, 0) if entry.equal_start else START
-
-
 @functools.cache
 def trajectory(name, kind):
-    """[STEPS, n, d] over the mixing called `kind`."""
-    tx = built(ENTRIES[name], jax_step_size, MIXINGS[kind])
-    run = jax.jit(lambda x: adozoo.simulate(tx, PROBLEM.gradient, x, STEPS, metrics=lambda x: x)[2])
-    return np.asarray(run(jnp.asarray(beginning(ENTRIES[name]))))
+    """The evaluated params [patience STEPS, n, d] over the mixing called `kind`."""
+    entry = ENTRIES[name]
+    tx, count = built(entry, jax_step_size, MIXINGS[kind]), entry.patience * STEPS
+    run = jax.jit(lambda x: adozoo.simulate(tx, oracle(entry), x, count, metrics=lambda x: x)[2])
+    return np.asarray(run(jnp.asarray(beginning(entry))))
 
 
 def test_twins_cover_the_registry():
@@ -45,14 +64,14 @@ def test_twins_cover_the_registry():
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_equals_its_twin(name, kind):
-    matrices, A, b = MATRICES[kind], np.asarray(PROBLEM.matrices), np.asarray(PROBLEM.centers)
+    matrices, entry = MATRICES[kind], ENTRIES[name]
     path = TWINS[name](
-        dict(enumerate(beginning(ENTRIES[name]))),
-        lambda i, x: A[i] @ (x - b[i]),
+        dict(enumerate(beginning(entry))),
+        local_oracle(entry),
         lambda t: matrices[t % len(matrices)].tolist(),
         step_size,
         MATCHED,
-        **ENTRIES[name].hyperparameters,
+        **entry.hyperparameters,
     )
     twin = np.array([[x[i] for i in range(NODES)] for x in path])
     np.testing.assert_allclose(trajectory(name, kind)[:MATCHED], twin, rtol=0, atol=1e-10)
@@ -145,9 +164,12 @@ def test_shapes_and_dtypes_are_kept(entry, dtype):
 @EACH
 def test_half_precision_runs(entry):
     tx = built(entry, 0.1, MIXINGS["mean" if entry.admits(MIXINGS["mean"]) else widest(entry)])
-    x, _ = steps(tx, jnp.ones((NODES, DIM), jnp.bfloat16), 3, lambda x: x)[-1]
+    signs = jnp.array([1, -1, 1, -1, 0]) if entry.oracle == "dual" else jnp.ones(NODES)
+    start = jnp.repeat(signs[:, None], DIM, 1).astype(jnp.bfloat16)
+    x, _ = steps(tx, start, 3, lambda x: x)[-1]
     assert x.dtype == jnp.bfloat16
-    assert bool((jnp.abs(x) < 1).all())
+    assert bool((jnp.abs(x) < 3).all())
+    assert bool((x != start).any())
 
 
 @EACH
@@ -167,13 +189,11 @@ def runner(name):
     entry = ENTRIES[name]
     kind = widest(entry)
 
-    def run(learning_rate, W, start, A, b, noise):
-        known = kind == "mean" or (entry.fixed_graph and isinstance(W, jax.core.Tracer))
-        mix = (
-            MIXINGS[kind]
-            if known
-            else adozoo.mixing(W, method="dense", stochastic="column" if kind == "column" else "doubly")
-        )
+    def run(learning_rate, W, start, A, b, noise, mix=None):
+        if mix is None and (kind == "mean" or entry.fixed_graph):
+            mix = MIXINGS[kind]
+        elif mix is None:
+            mix = adozoo.mixing(W, method="dense", stochastic="column" if kind == "column" else "doubly")
         tx = built(entry, learning_rate, mix)
 
         def gradient(x, step, key):
@@ -186,7 +206,7 @@ def runner(name):
 
 def arguments(entry):
     noise = 0.1 * np.random.default_rng(1).normal(size=(6, NODES, DIM))
-    W = MATRICES[widest(entry)][0]
+    W = np.eye(NODES) if entry.fixed_graph else MATRICES[widest(entry)][0]
     return [jnp.asarray(a) for a in (0.2, W, START, PROBLEM.matrices, PROBLEM.centers, noise)]
 
 
@@ -207,15 +227,16 @@ def test_vmap_equals_a_loop(entry):
 @EACH
 def test_nodes_have_no_number(entry):
     """Relabelling the nodes of everything relabels the result, but for what nodes or links draw for themselves."""
-    run = runner(entry.name)[0 if entry.fixed_graph else 1]
+    run, jitted = runner(entry.name)
     learning_rate, W, start, A, b, noise = arguments(entry)
     order = np.array([3, 0, 4, 1, 2])
-    relabelled = run(learning_rate, W[order][:, order], start[order], A[order], b[order], noise[:, order])
-    plain = run(learning_rate, W, start, A, b, noise)
+    plain = jitted(learning_rate, W, start, A, b, noise)
+    others = learning_rate, W[order][:, order], start[order], A[order], b[order], noise[:, order]
+    found = run(*others, relabelled(widest(entry), order)) if entry.fixed_graph else jitted(*others)
     if entry.random:
-        assert not np.allclose(relabelled, plain[:, order], rtol=0, atol=1e-6)
+        assert not np.allclose(found, plain[:, order], rtol=0, atol=1e-6)
     else:
-        np.testing.assert_allclose(relabelled, plain[:, order], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found, plain[:, order], rtol=0, atol=1e-12)
 
 
 def weighted_mean(params, state):
@@ -226,13 +247,13 @@ def weighted_mean(params, state):
 
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if ENTRIES[pair[0]].preserves_mean])
 def test_communication_preserves_the_mean(name, kind):
-    tx = built(ENTRIES[name], 0.1, MIXINGS[kind])
-    for params, state in steps(tx, jnp.asarray(START), 4):
+    entry = ENTRIES[name]
+    for params, state in steps(built(entry, 0.1, MIXINGS[kind]), jnp.asarray(START), 4, resting(entry)):
         np.testing.assert_allclose(weighted_mean(params, state), START.mean(0), rtol=0, atol=1e-13)
 
 
 def repeated(fault, entry):
-    return steps(built(entry, 0.1, fault), jnp.asarray(START), 5)
+    return steps(built(entry, 0.1, fault), jnp.asarray(START), 5, resting(entry))
 
 
 @OVER_GRAPHS
@@ -261,14 +282,15 @@ def test_nodes_that_agree_stay_in_agreement_under_drops(entry, lost):
     lossy = adozoo.channel.recorded_drops(MIXINGS["symmetric"], kept, lost)
     # Numbers whose sums do not tie: the larger of two equal ones would be a matter of rounding.
     common = jnp.broadcast_to(jnp.sqrt(jnp.array([2.0, 3.0, 5.0, 7.0])), (NODES, DIM))
-    for params, _ in steps(built(entry, 0.1, lossy), common, 4):
-        np.testing.assert_allclose(params, common, rtol=0, atol=1e-13)
+    path, undisturbed = (steps(built(entry, 0.1, m), common, 4, resting(entry)) for m in (lossy, MIXINGS["symmetric"]))
+    for (params, _), (expected, _) in zip(path, undisturbed, strict=True):
+        np.testing.assert_allclose(params, common if entry.preserves_mean else expected, rtol=0, atol=1e-13)
 
 
 @OVER_GRAPHS
 def test_no_delay_is_no_fault_and_delays_stay_finite(entry):
     mix = MIXINGS[widest(entry)]
-    start, gradient = jnp.asarray(START), PROBLEM.exact_gradient
+    start, gradient = jnp.asarray(START), oracle(entry)
 
     def build(mix):
         return built(entry, 0.1, mix)

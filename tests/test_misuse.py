@@ -20,13 +20,15 @@ MIXINGS = {
     "tree": adozoo.mixing(adozoo.graphs.star(NODES)),
     "complete": adozoo.exact_mean(NODES),
 }
+RATES = adozoo.dadao_rates(adozoo.graphs.ring(NODES))
+EVENTS = [adozoo.events.poisson(RATES, 3.0, paired=paired) for paired in (False, True)]
 ROW = adozoo.mixing(MIXINGS["column"].matrix.T, stochastic="row")
 PARAMS = jnp.ones((NODES, 2))
 EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
 
 
 def admitted(entry):
-    return next(mix for mix in reversed(MIXINGS.values()) if entry.admits(mix))
+    return next(mix for mix in (*reversed(MIXINGS.values()), *EVENTS) if entry.admits(mix))
 
 
 def build(entry, learning_rate=0.1, **overrides):
@@ -99,6 +101,9 @@ def test_mixings_that_are_not_admitted(entry):
             entry.build(0.1, mix)
         else:
             assert_refused(lambda mix=mix: entry.build(0.1, mix), "must be", "adozoo.")
+    for events in EVENTS if any(entry.admits(events) for events in EVENTS) else ():
+        if not entry.admits(events):
+            assert_refused(lambda events=events: entry.build(0.1, events), "events must", "adozoo.events")
 
 
 @EACH
@@ -115,12 +120,16 @@ def test_smallest_eigenvalue(entry):
 def test_a_matrix_is_no_mixing():
     """Called directly: in the tests a method's own type hints would be quicker."""
     assert_refused(lambda: check_mixing("dsgd", np.eye(NODES)), "dsgd: mix must be", "ndarray", "adozoo.mixing")
+    assert_refused(lambda: check_mixing("dsgd", EVENTS[0]), "dsgd: mix must be", "Events", "adozoo.mixing")
 
 
 def test_admits():
     one = ENTRIES["dsgd_atc"]
     drawn = adozoo.random_matching(adozoo.graphs.ring(NODES), jax.random.key(0))
-    assert all(entry.admits(adozoo.exact_mean(3)) for entry in ENTRIES.values() if "tree" not in entry.mixings)
+    special = {"tree", "events", "paired events"}
+    assert all(entry.admits(adozoo.exact_mean(3)) for entry in ENTRIES.values() if not special & entry.mixings)
+    assert [one.admits(events) for events in EVENTS] == [False, False]
+    assert [ENTRIES["acid"].admits(events) for events in EVENTS] == [True, False]
     assert ENTRIES["relay_sgd"].admits(MIXINGS["tree"])
     assert not ENTRIES["relay_sgd"].admits(drawn)
     assert one.admits(drawn)

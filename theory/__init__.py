@@ -9,6 +9,13 @@ in symbols (`graph_symbols`, `chi`), spectra and effective neighbours of a mixin
 rate with its uncertainty (`fit_rate`). From a shell: `python -m theory --help`.
 """
 
+from adozoo.asynchronous._parameters import (
+    AcidParameters,
+    DadaoParameters,
+    acid_parameters,
+    dadao_parameters,
+    dadao_rates,
+)
 from adozoo.resistance import (
     Chi,
     algebraic_connectivity,
@@ -21,6 +28,9 @@ from adozoo.resistance import (
 )
 from theory import (
     asymptotics,
+    asynchronous,
+    asynchronous_costs,
+    asynchronous_proofs,
     bounds,
     certificate,
     claims,
@@ -30,6 +40,7 @@ from theory import (
     isotropic,
     linear,
     lmi,
+    low_rank_events,
     lyapunov,
     matrices,
     matrix_free,
@@ -54,6 +65,27 @@ from theory import (
     verdict,
 )
 from theory.asymptotics import graph_asymptotics, graph_table
+from theory.asynchronous import (
+    AcidStationary,
+    LinearEvents,
+    acid_events,
+    acid_rate,
+    acid_stationary,
+    dadao_events,
+    dadao_rate,
+)
+from theory.asynchronous_costs import (
+    Communications,
+    Complexity,
+    communication_asymptotics,
+    communication_orders,
+    communication_symbols,
+    communication_table,
+    communications_per_gradient_round,
+    complexities,
+    complexity_table,
+)
+from theory.asynchronous_proofs import Lemma, ProofStep, consensus_lemma
 from theory.certificate import Certificate, Proof, certify, worst_case_rate
 from theory.compare import compare, compare_all
 from theory.dimension import SpectralDimension, spectral_dimension
@@ -70,6 +102,7 @@ from theory.isotropic import (
     steps_to,
 )
 from theory.linear import Linearization, Memory, exact_rate, limit, linearize, memory
+from theory.low_rank_events import low_rank_rate, low_rank_stationary
 from theory.lyapunov import averaging_matrix, beta, beta_lower_bound, fixed_point, one_step, theorem6
 from theory.matrix_free import MatrixFreeRate, matrix_free_rate
 from theory.mean_square import MeanSquareRate, mean_square_rate

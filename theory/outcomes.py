@@ -119,6 +119,7 @@ def message_count(factory: Callable[[Mixing], optax.GradientTransformation], mix
         symmetric: bool = mix.symmetric
         varying = True
         is_mean = mix.is_mean
+        stands_for = mix
 
         def __call__(self, tree: PyTree, step: Any = 0, message: int = 0) -> PyTree:
             sent.add(message)

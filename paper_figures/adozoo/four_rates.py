@@ -67,8 +67,8 @@ def mixing(name: str) -> adozoo.Mixing:
 
 
 def methods() -> list[adozoo.zoo.Entry]:
-    """The linear ones, exact ones first."""
-    known = (entry for entry in adozoo.zoo.entries().values() if entry.linear)
+    """The linear ones without constants to be given, exact ones first."""
+    known = (entry for entry in adozoo.zoo.entries().values() if entry.readable and entry.family != "accelerated")
     return sorted(known, key=lambda entry: (not entry.exact, entry.name))
 
 

@@ -25,6 +25,7 @@ def main() -> None:
         adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.torus(4, 4)))),
         adozoo.exact_mean(N),
         adozoo.mixing(adozoo.graphs.heap_binary_tree(N)),
+        *(adozoo.events.poisson(adozoo.dadao_rates(adozoo.graphs.ring(N)), 5.0, paired=kind) for kind in (False, True)),
     )
     shapes = {"w": jax.ShapeDtypeStruct((N, 3), jnp.float32), "b": jax.ShapeDtypeStruct((N,), jnp.float32)}
     rows = jax.NamedSharding(mesh, jax.P("nodes"))

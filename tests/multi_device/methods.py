@@ -25,7 +25,9 @@ def choices(n: int) -> list[adozoo.Mixing]:
     directed.add_edges_from([(0, n // 2), (1, n - 2)])
     ring = adozoo.mixing(adozoo.weights.lazy(adozoo.weights.metropolis(adozoo.graphs.ring(n))))
     hard = adozoo.mixing(directed) if n == DEVICES else adozoo.one_peer_exponential(n)
-    return [hard, ring, adozoo.exact_mean(n), adozoo.mixing(adozoo.graphs.heap_binary_tree(n))]
+    rates = adozoo.dadao_rates(adozoo.graphs.ring(n))
+    clocks = [adozoo.events.poisson(rates, 5.0, paired=paired) for paired in (False, True)]
+    return [hard, ring, adozoo.exact_mean(n), adozoo.mixing(adozoo.graphs.heap_binary_tree(n)), *clocks]
 
 
 def runs(spread: Callable[[adozoo.Mixing], adozoo.Mixing], n: int) -> Callable[..., Any]:
@@ -43,7 +45,9 @@ def runs(spread: Callable[[adozoo.Mixing], adozoo.Mixing], n: int) -> Callable[.
         results = {}
         for name, entry in adozoo.zoo.entries().items():
             tx = entry.build(LEARNING_RATE, spread(mixings[name]))
-            results[name] = adozoo.simulate(tx, gradient, params, STEPS)[:2]
+            flat = 0.1 if entry.oracle == "dual" else 1.0  # gradients of conjugates bend by 1 / mu at most
+            scaled = lambda x, step, key, flat=flat: jax.tree.map(lambda g: flat * g, gradient(x, step, key))  # noqa: E731
+            results[name] = adozoo.simulate(tx, scaled, params, STEPS)[:2]
         return results
 
     return run

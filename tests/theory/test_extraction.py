@@ -18,7 +18,8 @@ def matrices(name, learning_rate=0.3, **options):
 
 def readable(entry):
     """Linear methods over undirected graphs that do the same in every step."""
-    return entry.linear and ("symmetric" in entry.mixings or "complete" in entry.mixings) and entry.vectors >= 1
+    steady = entry.readable and entry.vectors >= 1 and not entry.fixed_graph
+    return steady and ("symmetric" in entry.mixings or "complete" in entry.mixings)
 
 
 READABLE = [name for name, entry in ENTRIES.items() if readable(entry) and not entry.scalars]

@@ -22,7 +22,7 @@ import theory
 NODES, DIM = 6, 2
 KICKS, WINDOW, SMALL = 4, 60, 1e-4
 # Relays, whose graph must be known, are measured in test_relay.
-LINEAR = [name for name, entry in ENTRIES.items() if entry.linear and not entry.fixed_graph]
+LINEAR = [name for name, entry in ENTRIES.items() if entry.readable and not entry.fixed_graph]
 
 
 @functools.cache

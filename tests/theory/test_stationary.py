@@ -11,7 +11,7 @@ import adozoo
 import theory
 from theory.stationary import stationary_error, stein
 
-LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.linear)
+LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.readable)
 
 QUICK = ["dsgd_momentum", "extra", "local_dsgd", "svl"]
 

@@ -1,0 +1,199 @@
+"""W8: 10^5 events on 64 nodes, A2CiD2 and DADAO, against a plain event loop in NumPy and against moving rows."""
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy.linalg import expm
+
+import adozoo
+from benchmarks.report import Result
+from benchmarks.timing import Spread, cold, take_turns
+
+X64 = True
+NODES, DIM, EVENTS = 64, 1000, 100_000
+LEARNING_RATE, MU, SMOOTHNESS = 0.05, 1.0, 10.0
+GRAPHS = {"ring": adozoo.graphs.ring, "star": adozoo.graphs.star, "complete": adozoo.graphs.complete}
+LOOP_SHARE = 20  # the plain loop runs one of so many events
+TYPES = {"float32": np.float32, "float64": np.float64}
+
+
+@cache
+def events(graph: str, method: str, form: str, count: int, seed: int = 0) -> Any:
+    """About `count` events, gradients and exchanges, at the method's own rates; padded alike for all seeds."""
+    shape = GRAPHS[graph](NODES)
+    rates = adozoo.dadao_rates(shape) if method == "DADAO" else adozoo.resistance.normalize_rates(shape, "node_rate")
+    total = NODES + rates.trace() / 2
+    drawn = adozoo.events.poisson(rates, count / total, seed=seed, form=form)
+    return adozoo.events.pad(drawn, int(1.2 * drawn.rounds) + 64, int(1.2 * len(drawn.meetings)) + 64)
+
+
+def program(method: str) -> Callable[..., Any]:
+    """(events, x, targets) -> x; gradients are x - targets."""
+
+    @jax.jit
+    def run(events: Any, x: Any, targets: Any) -> Any:
+        if method == "A2CiD2":
+            tx = adozoo.acid(optax.sgd(LEARNING_RATE), events)
+        else:
+            tx = adozoo.dadao(events, MU, SMOOTHNESS, adozoo.dadao_parameters(MU, SMOOTHNESS, events.chi_1))
+        return adozoo.simulate_events(tx, lambda x, *_: x - targets, x, events)[0]
+
+    return run
+
+
+def rows_of(drawn: Any) -> list[tuple[int, float, int, int]]:
+    """The events one by one, in an order in which they may happen, with how long each node flowed before."""
+    drawn, rows = drawn.in_levels(), []
+    for number in range(drawn.rounds + 1):
+        rows += [(0, drawn.wait[number, i], i, -1, 0.0) for i in np.flatnonzero(drawn.takes[number])]
+        for level in range(drawn.first[number], drawn.first[number + 1]):
+            partner, waited = drawn.meetings[level], drawn.waited[level]
+            rows += [(1, waited[i], i, j, waited[j]) for i, j in enumerate(partner) if i < j]
+    return rows
+
+
+def acid_loop(rows: Any, x: np.ndarray, targets: np.ndarray, chi_1: float, chi_2: float) -> np.ndarray:
+    """A2CiD2 as one would write it in NumPy."""
+    eta, alpha, far = adozoo.acid_parameters(chi_1, chi_2)
+    x, tilde = x.copy(), x.copy()
+
+    def flow(i: int, time: float) -> None:
+        kept = math.exp(-2 * eta * time)
+        half = (0.5 - 0.5 * kept) * (tilde[i] - x[i])
+        x[i] += half
+        tilde[i] -= half
+
+    for kind, time, i, j, other in rows:
+        flow(i, time)
+        if kind == 0:
+            step = LEARNING_RATE * (x[i] - targets[i])
+            x[i] -= step
+            tilde[i] -= step
+            continue
+        flow(j, other)
+        gap = x[i] - x[j]
+        x[i] -= alpha * gap
+        x[j] += alpha * gap
+        tilde[i] -= far * gap
+        tilde[j] += far * gap
+    return x
+
+
+def dadao_loop(rows: Any, x: np.ndarray, targets: np.ndarray, chi_1: float, chi_2: float) -> np.ndarray:
+    """DADAO as in its authors' code: one matrix exponential a flow, six vectors a node in one array."""
+    del chi_2
+    p = adozoo.dadao_parameters(MU, SMOOTHNESS, chi_1)
+    drift = np.array(
+        [
+            [-p.eta, p.eta, 0, 0, 0, 0],
+            [p.eta_tilde, -p.eta_tilde, 0, 0, 0, 0],
+            [0, 0, -p.alpha, p.alpha, 0, 0],
+            [0, -p.theta * p.nu, -p.theta, 0, -p.theta, 0],
+            [0, 0, 0, 0, -p.alpha, p.alpha],
+            [0, 0, 0, 0, p.alpha_tilde, -p.alpha_tilde],
+        ]
+    )
+    state = np.zeros((NODES, 6, x.shape[1]), x.dtype)
+    state[:, 0] = x
+
+    def flow(i: int, time: float) -> None:
+        state[i] = expm(time * drift).astype(x.dtype) @ state[i]
+
+    for kind, time, i, j, other in rows:
+        flow(i, time)
+        if kind == 0:
+            residual = state[i, 0] - targets[i] - p.nu * state[i, 0] - state[i, 3]
+            state[i, 0] -= p.gamma * residual
+            state[i, 1] -= p.gamma_tilde * residual
+            state[i, 3] += (p.delta + p.delta_tilde) * residual
+            continue
+        flow(j, other)
+        gap = state[i, 2] + state[i, 4] - state[j, 2] - state[j, 4]
+        state[i, 4] -= p.beta * gap
+        state[i, 5] -= p.beta_tilde * gap
+        state[j, 4] += p.beta * gap
+        state[j, 5] += p.beta_tilde * gap
+    return state[:, 0]
+
+
+def move_rows(x: np.ndarray, orders: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Two rows an event, as fast as NumPy moves them: all nodes' rows at once, in a new order."""
+    for order in orders:
+        np.take(x, order, axis=0, out=out)
+    return out
+
+
+LOOPS = {"A2CiD2": acid_loop, "DADAO": dadao_loop}
+
+
+def data(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.normal(size=(2, NODES, DIM)).astype(TYPES[kind]))
+
+
+def prepare(method: str, graph: str, form: str, kind: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    x, targets = map(jnp.asarray, data(kind))
+    return program(method), (jax.tree.map(jnp.asarray, events(graph, method, form, EVENTS)), x, targets)
+
+
+def first_call(method: str, graph: str, form: str, kind: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """For `cold`: what is timed in a process of its own."""
+    return prepare(method, graph, form, kind)
+
+
+def run(quick: bool) -> Result:
+    result = Result(
+        f"W8: {EVENTS:,} events on {NODES} nodes, {DIM} numbers each".replace(",", " "),
+        "A whole run of `adozoo.simulate_events`, event lists as arguments. The plain loop does the same events one by "
+        "one in NumPy (DADAO with `scipy.linalg.expm` for each flow, as its authors' code), timed on one in "
+        f"{LOOP_SHARE} of them and scaled. Rows moved: two rows an event by `numpy.take`, all nodes' at once.",
+    )
+    repeats = 2 if quick else 5
+    cases = [("A2CiD2", "ring"), ("DADAO", "ring"), ("A2CiD2", "star"), ("A2CiD2", "complete"), ("DADAO", "complete")]
+    for method, graph in cases[:2] if quick else cases:
+        for kind in TYPES:
+            _compare(result, method, graph, kind, repeats, quick)
+    result.notes.append(NOTE)
+    return result
+
+
+def _compare(result: Result, method: str, graph: str, kind: str, repeats: int, quick: bool) -> None:
+    case = f"{method}, {graph}, {kind}"
+    x, targets = data(kind)
+    short = rows_of(events(graph, method, "levels", EVENTS // LOOP_SHARE))
+    drawn = events(graph, method, "auto", EVENTS)
+    scale = int(drawn.gradients[-1] + drawn.communications[-1])
+    orders = np.random.default_rng(1).permuted(np.tile(np.arange(NODES), (2 * scale // NODES, 1)), axis=1)
+    calls: dict[str, Any] = {}
+    for form in ("levels", "pairs"):
+        function, arguments = prepare(method, graph, form, kind)
+        calls[form] = partial(_call, function, arguments)
+    loop = partial(LOOPS[method], short, x, targets, drawn.chi_1, drawn.chi_2)
+    calls["numpy loop"] = loop
+    calls["rows moved by numpy"] = partial(move_rows, x, orders, np.empty_like(x))
+    shares = {"numpy loop": scale / len(short)}
+    times = {name: Spread.of(taken, shares.get(name, 1.0)) for name, taken in take_turns(calls, repeats).items()}
+    ours = times[drawn.form].median
+    for name, spread in times.items():
+        who = f"adozoo, {name}" + (" (chosen)" if name == drawn.form else "") if name in ("levels", "pairs") else name
+        timed = name == drawn.form and kind == "float32" and not quick
+        first = cold("w8_events", method=method, graph=graph, form=name, kind=kind) if timed else None
+        result.row(case, who, spread, first, **{"us an event": 1e6 * spread.median / scale})
+    result.target(f"{case}: time against rows moved by numpy", ours / times["rows moved by numpy"].median, most=20)
+    result.target(f"{case}: faster than the plain loop", times["numpy loop"].median / ours, least=20)
+    again = events(graph, method, drawn.form, EVENTS, seed=1)
+    again = adozoo.events.pad(again, drawn.rounds, len(drawn.meetings)) if again.rounds <= drawn.rounds else again
+    del again
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return jax.block_until_ready(function(*arguments))
+
+
+NOTE = ""
