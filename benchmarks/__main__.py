@@ -17,6 +17,7 @@ WORKLOADS = {
     "w5": "w5_certificates",
     "w6": "w6_compressed_steps",
     "w7": "w7_relay_tree",
+    "w8": "w8_events",
     "mixing": "mixing_cost",
 }
 

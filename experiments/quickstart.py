@@ -85,16 +85,17 @@ def start(problem: Any) -> Any:
 
 
 def methods(mix: adozoo.Mixing) -> dict[str, tuple[Entry, adozoo.Mixing]]:
-    """Every exact method of the zoo, and D-SGD in both forms, with the mixing that each runs over.
+    """Every exact first-order method of the zoo, and D-SGD in both forms, with the mixing that each runs over.
 
-    RelaySGD, in its plain form, runs over the ring without one edge. Methods for matrices have nothing to do here.
+    RelaySGD, in its plain form, runs over the ring without one edge. Methods for matrices have nothing to do here;
+    accelerated and event-driven ones, which are given mu and L, are compared in `paper_figures`.
     """
     tree = adozoo.mixing(adozoo.graphs.path(mix.n))
     chosen = {}
     for name, entry in adozoo.zoo.entries().items():
         if name == "relay_sgd":
             chosen[name] = (entry, tree)
-        elif entry.family not in ("gossip", "averaging"):  # those are given constants, or events
+        elif entry.family not in ("gossip", "averaging"):
             continue
         elif name in ("dsgd_atc", "dsgd_cta") or (entry.exact and not entry.matrices and "tree" not in entry.mixings):
             chosen[name] = (entry, mix if entry.admits(mix) else adozoo.exact_mean(mix.n))
