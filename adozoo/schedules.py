@@ -261,8 +261,8 @@ class Random(Varying):
     edges where there is none), so that both ends of an edge see the same draw.
     """
 
-    neighbors: Int[Array, "n k"]
-    edges: Int[Array, "n k"]
+    neighbors: Int[Array, "n k"] | Int[np.ndarray, "n k"]
+    edges: Int[Array, "n k"] | Int[np.ndarray, "n k"]
     key: Array
     n: int
     draw: Any

@@ -85,7 +85,7 @@ def flow_matrices(parameters: DadaoParameters) -> Float[Array, "5 6 6"]:
     """
     p = parameters
     steady, by_x, by_z, turned, swung = jnp.eye(5)  # each function, as a row of weights
-    found: dict[str, Any] = {}
+    found: dict[tuple[str, str], Any] = {}
     for name, forward, backward, kept in (
         ("x", p.eta, p.eta_tilde, by_x),
         ("z", p.alpha, p.alpha_tilde, by_z),

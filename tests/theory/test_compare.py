@@ -16,7 +16,11 @@ from theory import claims, observation, random_claims
 from theory.compare import compare, compare_all
 from theory.verdict import Report
 
-LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.readable and ("tree" in entry.mixings or not entry.fixed_graph))
+LINEAR = [
+    name
+    for name, entry in adozoo.zoo.entries().items()
+    if entry.readable and ("tree" in entry.mixings or not entry.fixed_graph)
+]
 RATE = 0.1
 PROBLEM = adozoo.problems.random_quadratic(6, 2, strong_convexity=0.2, seed=1)
 RING = adozoo.mixing(adozoo.graphs.ring(6))

@@ -14,7 +14,11 @@ from theory import linear, matrix_free
 from theory.matrix_free import matrix_free_rate
 from theory.structured import common_hessian, joint_modes, structured_rate
 
-LINEAR = sorted(name for name, entry in adozoo.zoo.entries().items() if entry.readable and ("tree" in entry.mixings or not entry.fixed_graph))
+LINEAR = [
+    name
+    for name, entry in adozoo.zoo.entries().items()
+    if entry.readable and ("tree" in entry.mixings or not entry.fixed_graph)
+]
 NODES = 12
 GRAPHS = adozoo.graphs
 RINGS = [adozoo.mixing(GRAPHS.ring(NODES)), adozoo.exact_mean(NODES), adozoo.identity(NODES)]
