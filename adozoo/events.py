@@ -196,7 +196,7 @@ def recorded(
             f"recorded: events must be (0, time, node, -1) or (1, time, node, another node), nodes in 0..{n - 1}, got "
             f"{bad}. Relabel the nodes, or correct the row."
         )
-    if (np.diff(times, prepend=0) < 0).any() or (len(times) and times[-1] > horizon):
+    if not (np.diff(times, prepend=0) >= 0).all() or (len(times) and times[-1] > horizon):
         raise ValueError(
             f"recorded: times must not decrease and must lie in [0, {horizon}] (horizon), got "
             f"{times.min()} to {times.max()}. Sort the rows by time, or raise horizon."
@@ -207,7 +207,9 @@ def recorded(
         codes, times = _with_gradients(codes), np.repeat(times, 3)
     lags = np.zeros(len(codes), np.int64) if lags is None else np.asarray(lags, np.int64)
     _check_lags(codes, lags, n)
-    graphs = laplacians("recorded", n if graph is None else graph, 1.0)[0]
+    graphs, nodes = laplacians("recorded", n if graph is None else graph, 1.0)
+    if nodes != n:
+        raise ValueError(f"recorded: graph must have n = {n} nodes, got {nodes}. Pass the graph of these events.")
     ends = span("recorded", horizon, marks, least=0.0)
     return _build(codes, times, n, graphs, ends, form, lags, synchronised, paired)
 

@@ -135,7 +135,7 @@ def entries() -> dict[str, Entry]:
 
     Example:
       >>> sorted(adozoo.zoo.entries())[:3]
-      ['all_reduce_sgd', 'atc_tracking', 'aug_dgm']
+      ['acc_gt', 'acid', 'ad_psgd']
     """
     for family in FAMILIES:
         package = importlib.import_module(f"adozoo.{family}")

@@ -19,7 +19,7 @@ X64 = True
 NODES, DIM, EVENTS = 64, 1000, 100_000
 LEARNING_RATE, MU, SMOOTHNESS = 0.05, 1.0, 10.0
 GRAPHS = {"ring": adozoo.graphs.ring, "star": adozoo.graphs.star, "complete": adozoo.graphs.complete}
-LOOP_SHARE = 20  # the plain loop runs one of so many events
+LOOP_SHARE = 100  # the plain loop runs one of so many events
 TYPES = {"float32": np.float32, "float64": np.float64}
 
 
@@ -155,7 +155,7 @@ def run(quick: bool) -> Result:
         "one in NumPy (DADAO with `scipy.linalg.expm` for each flow, as its authors' code), timed on one in "
         f"{LOOP_SHARE} of them and scaled. Rows moved: two rows an event by `numpy.take`, all nodes' at once.",
     )
-    repeats = 2 if quick else 5
+    repeats = 2 if quick else 3
     cases = [("A2CiD2", "ring"), ("DADAO", "ring"), ("A2CiD2", "star"), ("A2CiD2", "complete"), ("DADAO", "complete")]
     for method, graph in cases[:2] if quick else cases:
         for kind in TYPES:

@@ -64,6 +64,18 @@ MIXINGS = {kind: build_mixing(kind, matrices) for kind, matrices in MATRICES.ite
 MATRICES |= ROWS  # of events, what happens in each unit of time
 PAIRS = [(name, kind) for name, entry in ENTRIES.items() for kind, mix in MIXINGS.items() if entry.admits(mix)]
 EACH = pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+
+
+def _first_of_each_factory():
+    seen = set()
+    for name, entry in ENTRIES.items():
+        variant = entry.factory.__name__ in seen
+        seen.add(entry.factory.__name__)
+        yield pytest.param(entry, id=name, marks=[pytest.mark.slow] if variant else [])
+
+
+# What one variant of a factory keeps the others keep as well, almost surely: `make test-all` makes sure.
+EACH_FACTORY = pytest.mark.parametrize("entry", list(_first_of_each_factory()))
 OVER_GRAPHS = pytest.mark.parametrize(
     "entry", [pytest.param(e, id=name) for name, e in ENTRIES.items() if e.admits(MIXINGS["symmetric"])]
 )

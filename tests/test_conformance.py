@@ -10,6 +10,7 @@ import pytest
 from cases import (
     DIM,
     EACH,
+    EACH_FACTORY,
     ENTRIES,
     MATRICES,
     MIXINGS,
@@ -107,7 +108,7 @@ def rows_of(tree):
     return jnp.concatenate([leaf.reshape(NODES, -1) for leaf in jax.tree.leaves(tree)], axis=1)
 
 
-@EACH
+@EACH_FACTORY
 def test_protocol(entry):
     """The types that optax knows; one state after another of the same kind; every leaf of params treated alike."""
     tx = entry.build(0.1, MIXINGS[widest(entry)])
@@ -161,7 +162,7 @@ def test_shapes_and_dtypes_are_kept(entry, dtype):
         assert shapes(states[0]) == shapes(states[1])
 
 
-@EACH
+@EACH_FACTORY
 def test_half_precision_runs(entry):
     tx = built(entry, 0.1, MIXINGS["mean" if entry.admits(MIXINGS["mean"]) else widest(entry)])
     signs = jnp.array([1, -1, 1, -1, 0]) if entry.oracle == "dual" else jnp.ones(NODES)
@@ -172,7 +173,7 @@ def test_half_precision_runs(entry):
     assert bool((x != start).any())
 
 
-@EACH
+@EACH_FACTORY
 def test_a_second_call_does_not_recompile(entry):
     tx = built(entry, 0.1, MIXINGS[widest(entry)])
     params = jnp.asarray(START)
@@ -210,7 +211,7 @@ def arguments(entry):
     return [jnp.asarray(a) for a in (0.2, W, START, PROBLEM.matrices, PROBLEM.centers, noise)]
 
 
-@EACH
+@EACH_FACTORY
 def test_vmap_equals_a_loop(entry):
     """Over step sizes, matrices (unless the graph must be known), starts and noise (seeds) at once."""
     run, jitted = runner(entry.name)
@@ -224,7 +225,7 @@ def test_vmap_equals_a_loop(entry):
         np.testing.assert_allclose(together[lane], alone, rtol=0, atol=1e-12)
 
 
-@EACH
+@EACH_FACTORY
 def test_nodes_have_no_number(entry):
     """Relabelling the nodes of everything relabels the result, but for what nodes or links draw for themselves."""
     run, jitted = runner(entry.name)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import EACH, MIXINGS, NODES, START, built, widest
+from cases import EACH, EACH_FACTORY, MIXINGS, NODES, START, built, widest
 from event_cases import EVENTS
 
 import adozoo
@@ -95,7 +95,7 @@ class DisturbedExchange(adozoo.Exchange):
         return heard
 
 
-@EACH
+@EACH_FACTORY
 def test_declared_rounds_are_the_longest_chain_of_messages(entry):
     start, base = jnp.asarray(START), MIXINGS[widest(entry)]
 

@@ -151,6 +151,7 @@ def on_a_ring():
     return _methods.compare(Network((adozoo.graphs.ring(20),)), {"least squares": methods}, 2)
 
 
+@pytest.mark.slow
 def test_the_ring_of_20_beside_an_independent_implementation():
     """Gradients and exchanges to 1e-4, which a numpy implementation of all methods found for one other draw of data."""
     known = {

@@ -112,6 +112,7 @@ def test_the_schedule_is_the_papers():
     )
 
 
+@pytest.mark.slow
 def test_a_block_of_everything_is_sgd():
     def whole(rate, key):
         compressor = adozoo.compression.random_block(fraction=1.0)

@@ -118,6 +118,7 @@ def test_learning_rates_warm_up_and_fall():
     np.testing.assert_allclose([rate(step) for step in expected], list(expected.values()), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_on_digits():
     """Rate 0 leaves the network as it was; 40 steps with exact averages learn most digits, all workers alike."""
     deals = [_digits.deal(0.1, seed) for seed in (0, 1)]

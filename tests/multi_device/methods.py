@@ -30,10 +30,19 @@ def choices(n: int) -> list[adozoo.Mixing]:
     return [hard, ring, adozoo.exact_mean(n), adozoo.mixing(adozoo.graphs.heap_binary_tree(n)), *clocks]
 
 
+def chosen(n: int) -> dict[str, adozoo.zoo.Entry]:
+    """With as many nodes as devices one variant of each factory, else all methods."""
+    known = adozoo.zoo.entries()
+    if n != DEVICES:
+        return known
+    first = {entry.factory.__name__: name for name, entry in reversed(known.items())}
+    return {name: known[name] for name in sorted(first.values())}
+
+
 def runs(spread: Callable[[adozoo.Mixing], adozoo.Mixing], n: int) -> Callable[..., Any]:
     """(params, hessians, targets) -> by method, the params and state after a few steps; compiled as one program."""
     given = choices(n)
-    mixings = {name: next(mix for mix in given if entry.admits(mix)) for name, entry in adozoo.zoo.entries().items()}
+    mixings = {name: next(mix for mix in given if entry.admits(mix)) for name, entry in chosen(n).items()}
 
     def run(params: Any, hessians: Any, targets: Any) -> Any:
         def gradient(x: Any, step: Any, key: Any) -> Any:
@@ -43,7 +52,7 @@ def runs(spread: Callable[[adozoo.Mixing], adozoo.Mixing], n: int) -> Callable[.
             }
 
         results = {}
-        for name, entry in adozoo.zoo.entries().items():
+        for name, entry in chosen(n).items():
             tx = entry.build(LEARNING_RATE, spread(mixings[name]))
             flat = 0.1 if entry.oracle == "dual" else 1.0  # gradients of conjugates bend by 1 / mu at most
             scaled = lambda x, step, key, flat=flat: jax.tree.map(lambda g: flat * g, gradient(x, step, key))  # noqa: E731
@@ -79,7 +88,7 @@ def started(params: Any, mesh: Any) -> Any:
     n = len(params["bias"])
     given = choices(n)
     results = {}
-    for name, entry in adozoo.zoo.entries().items():
+    for name, entry in chosen(n).items():
         mix = next(mix for mix in given if entry.admits(mix))
         tx = entry.build(LEARNING_RATE, placement.place(mix, mesh))
         state = placement.init(tx, params)

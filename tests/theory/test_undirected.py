@@ -83,6 +83,7 @@ def test_proofs_in_rational_arithmetic(method, sigma):
     assert not system.proves(Fraction(found.rate + 1e-5), average, symmetric)
 
 
+@pytest.mark.slow
 def test_tuned_over_undirected_graphs():
     """Published for the two parameters of DIGing at sigma = .9; over all graphs it is out of reach."""
     ranges = {"learning_rate": (0.03, 0.08), "amount": (0.5, 0.8)}
