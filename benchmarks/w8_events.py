@@ -153,7 +153,7 @@ def run(quick: bool) -> Result:
     result = Result(
         f"W8: {EVENTS} events on {NODES} nodes",
         "A whole run of `adozoo.simulate_events`, event lists as arguments, d numbers a node. The plain loop does the "
-        "same events one by one in NumPy (DADAO with `scipy.linalg.expm` for each flow, as its authors' code), timed on "
+        "same events one by one in NumPy (DADAO with `scipy.linalg.expm` a flow, as its authors' code), timed on "
         f"one in {LOOP_SHARE} of them and scaled. Rows moved: two rows an event by `numpy.take`, all nodes' at once.",
     )
     repeats = 2 if quick else 3
