@@ -127,11 +127,13 @@ def _check_steps(name: str, **values: Any) -> None:
 
 
 def check_horizon(name: str, horizon: Any) -> None:
+    """Raise ValueError unless the horizon is a positive, finite time."""
     if not (isinstance(horizon, int | float) and 0 < horizon < math.inf):
         raise ValueError(f"{name}: horizon must be a positive, finite number of seconds, got {horizon!r}.")
 
 
 def adjacency(name: str, cluster: Cluster, graph: nx.Graph) -> Bool[np.ndarray, "n n"]:
+    """Which nodes of the cluster are neighbours, [n, n]."""
     if graph.number_of_nodes() != cluster.n or graph.is_directed():
         raise ValueError(
             f"{name}: graph must be undirected and have the cluster's {cluster.n} nodes, got "

@@ -216,3 +216,31 @@ def test_acid_constants(name):
     eta, _, alpha_tilde = adozoo.acid_parameters(chi_1, chi_2)
     found = {"chi1": chi_1, "chi2": chi_2, "eta": eta, "alpha_tilde": alpha_tilde}
     assert found == pytest.approx(RECORDED["acid"]["acid_constants"][name], abs=1e-9)
+
+
+EXACT = {
+    "extra": adozoo.extra,
+    "nids": adozoo.nids,
+    "diging": adozoo.gradient_tracking,
+    "gt_atc_augdgm": functools.partial(adozoo.gradient_tracking, variant="aug_dgm"),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_methods_that_asynchronous_ones_are_compared_with(name):
+    """The recorded NIDS begins without communication, AugDGM with a tracker that was not mixed: ours one step later."""
+    common = RECORDED["base"]["deterministic_ring5"]
+    case, H, b = common[name], jnp.asarray(common["H"]), jnp.asarray(common["b"])
+    mix = adozoo.mixing(np.asarray(common["W_metropolis"]))
+
+    def gradient(x, step=None, key=None):
+        return jnp.einsum("nij,nj->ni", H, x) - b
+
+    start = jnp.asarray(common["x0"])
+    local = start - case["step"] * gradient(start)
+    begin = {"nids": local, "gt_atc_augdgm": mix(local)}.get(name, start)
+    late = int(begin is not start)
+    path = adozoo.simulate(EXACT[name](case["step"], mix), gradient, begin, 25, metrics=lambda x: x)[2]
+    for count, expected in case["traj"].items():
+        found = begin if int(count) == late else path[int(count) - 1 - late]
+        np.testing.assert_allclose(found, expected, **TOLERANCE)
