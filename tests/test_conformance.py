@@ -138,8 +138,8 @@ def shapes(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@EACH
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16])
+@EACH_FACTORY
+@pytest.mark.parametrize("dtype", [jnp.float64, pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 def test_shapes_and_dtypes_are_kept(entry, dtype):
     """Under a scan, whatever the dtypes of traced hyper-parameters; traced only, never run."""
     params = {"w": jax.ShapeDtypeStruct((NODES, 2, 3), dtype), "b": jax.ShapeDtypeStruct((NODES,), dtype)}

@@ -14,7 +14,7 @@ def is_number(leaf):
     return jnp.issubdtype(leaf.dtype, jnp.number)
 
 
-@EACH
+@EACH_FACTORY
 def test_linear_means_affine(entry):
     """update(2 u - v) = 2 update(u) - update(v) in params, gradients and state, at any count, iff declared."""
     kind = widest(entry)

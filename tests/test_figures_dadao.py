@@ -170,6 +170,7 @@ def test_the_ring_of_20_beside_an_independent_implementation():
         np.testing.assert_allclose(spent, wanted, rtol=0.2, err_msg=name)
 
 
+@pytest.mark.slow
 def test_dadao_counts_events():
     found = on_a_ring()["least squares", "dadao"]
     (rates,), _ = Network((adozoo.graphs.ring(20),)).dadao_rates()

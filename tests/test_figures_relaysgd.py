@@ -86,6 +86,7 @@ def test_means_estimated_by_relaying_and_by_gossip():
     assert appendix_9.expected(n, steps)[0, -1] == pytest.approx(np.mean([1 / sum(row) for row in counts]), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_losses():
     curves = ("previous", "counts")
     data = table_5.measured(curves, steps=400, records=20, runs=6)
