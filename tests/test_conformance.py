@@ -9,7 +9,6 @@ import optax
 import pytest
 from cases import (
     DIM,
-    EACH,
     EACH_FACTORY,
     ENTRIES,
     MATRICES,
