@@ -170,15 +170,20 @@ class Events:
         """The same events in the form "levels": many disjoint pairs at once."""
         if self.form == "levels":
             return self
-        pairs = np.asarray(self.meetings)
-        busy, level, fresh = np.full(self.n, -1), np.zeros(len(pairs), np.int64), 0
+        if isinstance(self.meetings, jax.core.Tracer):
+            raise ValueError(
+                "events: traced pairs cannot be sorted into levels. Draw the events with form='levels', or place them "
+                "outside of jit."
+            )
         ends, here = np.asarray(self.first), 0
+        pairs, waits = (np.asarray(table)[: ends[-1]] for table in (self.meetings, self.waited))  # without padding
+        busy, level, fresh = np.full(self.n, -1), np.zeros(len(pairs), np.int64), 0
         for number, (i, j) in enumerate(pairs.tolist()):  # pairs of one level follow one another
             if number >= ends[here + 1] or busy[i] == fresh or busy[j] == fresh:
                 here, fresh = int(np.searchsorted(ends, number, "right")) - 1, fresh + (number > 0)
             busy[i] = busy[j] = level[number] = fresh
-        partner, waited = level_tables(pairs, np.asarray(self.waited), level, self.n)
-        first = np.append(level, len(partner))[np.minimum(ends, len(pairs))].astype(np.int32)
+        partner, waited = level_tables(pairs, waits, level, self.n)
+        first = np.append(level, len(partner))[ends].astype(np.int32)
         return replace(self, meetings=partner, waited=waited, first=first, form="levels")
 
     def mean_links(self) -> float:

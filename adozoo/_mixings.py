@@ -159,6 +159,53 @@ def _gather_roll(x: Array, shift: int, axis: int) -> Array:
     return jnp.take(x, (np.arange(x.shape[axis]) - shift) % x.shape[axis], axis, mode="clip")
 
 
+class Around(Mixing):
+    """A mixing around another one, `base`: over the same nodes, and as fixed or as varying as that is."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def base(self) -> Mixing: ...
+
+    @property
+    def n(self) -> int:
+        """The number of nodes."""
+        return self.base.n
+
+    @property
+    def stochastic(self) -> str:
+        """The sums of the base mixing stay what they are."""
+        return self.base.stochastic
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the base mixing is symmetric."""
+        return self.base.symmetric
+
+    @property
+    def varying(self) -> bool:  # type: ignore[override]
+        """Whether the base mixing depends on the step."""
+        return self.base.varying
+
+    @property
+    def remembers(self) -> bool:  # type: ignore[override]
+        """Whether calls of the base mixing have side effects."""
+        return self.base.remembers
+
+    @property
+    def period(self) -> int | None:
+        """The base mixing's period; None if it never repeats."""
+        return getattr(self.base, "period", None) if self.base.varying else 1
+
+    @property
+    def local_rows(self) -> int:
+        return self.base.local_rows
+
+    @property
+    def own_nodes(self) -> Any:
+        return self.base.own_nodes
+
+
 @partial(register, data_fields=["weights"], meta_fields=["shape", "shifts", "n", "stochastic", "symmetric"])
 @dataclass(frozen=True, eq=False)
 class Rolls(Mixing):

@@ -35,7 +35,7 @@ from adozoo._exchange import Exchange
 from adozoo._gossip_matrix import extremes
 from adozoo._halo import wide
 from adozoo._message import Sized
-from adozoo._mixings import register
+from adozoo._mixings import Around, register
 from adozoo.mixing import Dense, Mean, Mixing, Rolls, Sparse, Table, mixing
 from adozoo.relaxation import Relaxed
 from adozoo.schedules import Cycle
@@ -50,7 +50,7 @@ UNROLLED = 3
 
 @partial(register, data_fields=["base", "factors", "amount", "product"], meta_fields=["rounds", "steps"])
 @dataclass(frozen=True, eq=False)
-class Polynomial(Mixing):
+class Polynomial(Around):
     r"""A polynomial in the matrix, or the matrices, of a mixing `base`: see the module.
 
     Attributes:
@@ -70,33 +70,13 @@ class Polynomial(Mixing):
     steps: int = 1
 
     @property
-    def n(self) -> int:
-        """The number of nodes."""
-        return self.base.n
-
-    @property
-    def stochastic(self) -> str:
-        """Affine combinations of the base mixing's powers have its sums."""
-        return self.base.stochastic
-
-    @property
     def symmetric(self) -> bool:
         """Whether the base mixing is, unless matrices that differ are multiplied."""
         return self.base.symmetric and (self.steps == 1 or not self.base.varying)
 
     @property
-    def varying(self) -> bool:  # type: ignore[override]
-        """Whether the base mixing depends on the step."""
-        return self.base.varying
-
-    @property
     def fixed(self) -> bool:
         return self.base.fixed
-
-    @property
-    def remembers(self) -> bool:  # type: ignore[override]
-        """Whether calls of the base mixing have side effects."""
-        return self.base.remembers
 
     @property
     def is_mean(self) -> bool:  # type: ignore[override]
@@ -106,16 +86,8 @@ class Polynomial(Mixing):
     @property
     def period(self) -> int | None:
         """After how many steps the matrices repeat; None if they never do."""
-        below = getattr(self.base, "period", None) if self.base.varying else 1
+        below = super().period
         return None if below is None else below // math.gcd(below, self.steps)
-
-    @property
-    def local_rows(self) -> int:
-        return self.base.local_rows
-
-    @property
-    def own_nodes(self) -> Any:
-        return self.base.own_nodes
 
     def used_in(self, share: float) -> "Polynomial":
         return replace(self, base=self.base.used_in(share))

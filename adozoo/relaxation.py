@@ -11,55 +11,17 @@ from jaxtyping import Array, PyTree
 
 from adozoo._checks import check_number
 from adozoo._halo import wide
-from adozoo._mixings import register
+from adozoo._mixings import Around, register
 from adozoo.mixing import Mixing
 
 
 @partial(register, data_fields=["base", "amount"], meta_fields=[])
 @dataclass(frozen=True, eq=False)
-class Relaxed(Mixing):
+class Relaxed(Around):
     r"""W_\theta = I + \theta (W - I) around a mixing `base`, which keeps its own fast form."""
 
     base: Mixing
     amount: Any
-
-    @property
-    def n(self) -> int:
-        """The number of nodes."""
-        return self.base.n
-
-    @property
-    def stochastic(self) -> str:
-        """The sums of the base mixing stay what they are."""
-        return self.base.stochastic
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the base mixing is symmetric."""
-        return self.base.symmetric
-
-    @property
-    def varying(self) -> bool:  # type: ignore[override]
-        """Whether the base mixing depends on the step."""
-        return self.base.varying
-
-    @property
-    def remembers(self) -> bool:  # type: ignore[override]
-        """Whether calls of the base mixing have side effects."""
-        return self.base.remembers
-
-    @property
-    def period(self) -> int | None:
-        """The base mixing's period; None if it never repeats."""
-        return getattr(self.base, "period", None) if self.base.varying else 1
-
-    @property
-    def local_rows(self) -> int:
-        return self.base.local_rows
-
-    @property
-    def own_nodes(self) -> Any:
-        return self.base.own_nodes
 
     def used_in(self, share: float) -> "Relaxed":
         return replace(self, base=self.base.used_in(share))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import assert_refused
 
 import adozoo
 from adozoo._checks import check_mixing
@@ -33,14 +34,6 @@ def admitted(entry):
 
 def build(entry, learning_rate=0.1, **overrides):
     return entry.build(learning_rate, admitted(entry), **overrides)
-
-
-def assert_refused(call, *words):
-    """Run what must be refused, and find all the words in what is said."""
-    with pytest.raises(ValueError) as refused:  # noqa: PT011 (the words are the match)
-        call()
-    said = str(refused.value)
-    assert [word for word in words if word not in said] == [], said
 
 
 @EACH
