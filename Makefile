@@ -58,12 +58,12 @@ clean: ## remove the environment, caches and builds; outputs/ stays
 
 $(INSTALLED): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo "installing into $(VENV) ..."
-	@$(PIP) --editable '.[experiments,solvers]'
+	@$(PIP) --editable '.[experiments,cluster,solvers]'
 	@touch $@
 
 $(INSTALLED_TESTS): $(INSTALLED)
 	@echo "installing the test tools into $(VENV) ..."
-	@$(PIP) --editable '.[experiments,solvers,tests]'
+	@$(PIP) --editable '.[experiments,cluster,solvers,tests]'
 	@touch $@
 
 $(VENV)/pyvenv.cfg:

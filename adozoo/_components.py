@@ -75,12 +75,12 @@ def put(table: PyTree, indices: Int[Array, " n"], values: PyTree) -> PyTree:
 def with_samples(factory: Callable[..., optax.GradientTransformationExtraArgs]) -> Any:
     """The registry's form (learning_rate, mix, components, period): samples drawn from key 0, repeating after a period.
 
-    The period lets theory read what is otherwise a random method.
+    The period lets theory read what is otherwise a random method; None for one that never repeats.
     """
 
     @functools.wraps(factory)
     def build(
-        learning_rate: Any, mix: Mixing, components: int, period: int, **options: Any
+        learning_rate: Any, mix: Mixing, components: int, period: int | None, **options: Any
     ) -> optax.GradientTransformationExtraArgs:
         stream = samples(jax.random.key(0), mix.n, components, period)
         return factory(learning_rate, mix, samples=stream, **options)

@@ -55,6 +55,11 @@ class Entry:
       drifts: whether the state holds something that runs away, on which nothing else depends, so that the spectral
         radius of the whole step says nothing of the rate.
       patience: how many thousands of steps it needs where other methods are there after one.
+      overlaps: whether no node's next params depend on the others' gradients of the same step, so that messages may
+        travel while gradients are computed.
+      gathers: whether what nodes send to an exact average does not add up, so that all of it must reach every node.
+      rates: (graph) -> the Laplacian of the rates that its theory asks of links, for gradients at rate 1; None where
+        any will do (event-driven methods).
     """
 
     name: str
@@ -82,6 +87,9 @@ class Entry:
     oracle: str = "primal"
     patience: int = 1
     drifts: bool = False
+    overlaps: bool = False
+    gathers: bool = False
+    rates: Callable[[Any], Any] | None = None
 
     @property
     def readable(self) -> bool:

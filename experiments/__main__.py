@@ -1,13 +1,13 @@
 """python -m experiments: what can be run from a checkout."""
 
-from experiments import quickstart
+import sys
 
 
 def main() -> None:
-    """Parse the command line and run what it names."""
-    import tyro
+    """Parse the command line and run what it names; what does not fit is said in one line."""
+    from experiments import command_line
 
-    tyro.extras.subcommand_cli_from_dict({"quickstart": quickstart.main}, prog="python -m experiments")
+    sys.exit(command_line.main())
 
 
 if __name__ == "__main__":

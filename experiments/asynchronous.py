@@ -156,12 +156,12 @@ class _Race:
         return self.log.timeline(self.n, horizon, 2)
 
 
-def clocks(cluster: Cluster, graph: Any, horizon: float, seed: int = 0) -> Timeline:
+def clocks(cluster: Cluster, graph: Any, horizon: float, seed: int = 0, paired: bool = False) -> Timeline:
     """DADAO: links ring at the times of Poisson clocks, while gradients are computed one after the other.
 
     An exchange whose ends are busy waits until all that rang before it at either end has been done: no node is in two
     exchanges at once. With messages that take no time and `exponential` compute times all clocks are Poisson's, as in
-    the theory.
+    the theory. Links that ring more often than they can be served fall behind.
 
     Args:
       cluster: the cluster.
@@ -169,9 +169,11 @@ def clocks(cluster: Cluster, graph: Any, horizon: float, seed: int = 0) -> Timel
         absent); or its Laplacian.
       horizon: seconds to simulate.
       seed: of the durations and of the clocks.
+      paired: whether gradients are taken by both nodes of an exchange, before their messages, and at no other time
+        (the continuized family).
 
     Returns:
-      The timeline, with `events`, of two threads a node.
+      The timeline, with `events`, of two threads a node; of one, and with exchanges as the only events, if `paired`.
 
     References:
       Nabli, Oyallon, DADAO: decoupled accelerated decentralized asynchronous optimization, 2023.
@@ -196,15 +198,26 @@ def clocks(cluster: Cluster, graph: Any, horizon: float, seed: int = 0) -> Timel
         count = rng.poisson(rate * horizon)  # given their number, the rings are independent and uniform
         rings += [(time, i, j) for time in rng.uniform(0, horizon, count).tolist()]
     meetings = {(i, j): cluster.exchanges(i, j, seed) for i, j in links}
+    gradients = [cluster.gradients(i, seed) for i in range(cluster.n)]
     free = [0.0] * cluster.n
     for time, i, j in sorted(rings):
-        start = max(time, free[i], free[j])
-        free[i] = free[j] = start + next(meetings[i, j])
-        log.add((i, j), start, free[i], EXCHANGE)
+        sent = start = max(time, free[i], free[j])
+        if paired:
+            computed = [start + next(gradients[node]) for node in (i, j)]
+            sent = max(computed)
+            log.add((i, j), [free[i], free[j]], start, WAIT)
+            log.add((i, j), start, computed, COMPUTE)
+            log.add((i, j), computed, sent, WAIT)
+        free[i] = free[j] = sent + next(meetings[i, j])
+        log.add((i, j), sent, free[i], EXCHANGE)
         log.events.append((EXCHANGE_EVENT, free[i], i, j))
+    if paired:
+        for i in range(cluster.n):
+            log.add(i, free[i], max(free[i], horizon), WAIT)
+        return log.timeline(cluster.n, horizon, 1)
     for i in range(cluster.n):
         now = 0.0
-        for seconds in cluster.gradients(i, seed):
+        for seconds in gradients[i]:
             log.add(i, now, now + seconds, COMPUTE)
             now += seconds
             if now > horizon:

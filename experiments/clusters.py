@@ -2,16 +2,20 @@
 
 A `Cluster` is only a description. What happens on it is a pure function of the cluster and a seed: each node and each
 link has a random stream of its own, so that the k-th gradient of node i takes equally long in all methods that are
-compared (common random numbers). `experiments.timelines` and `experiments.asynchronous` turn it into schedules.
+compared (common random numbers). `experiments.timelines` and `experiments.asynchronous` turn it into schedules,
+`experiments.costs` into the x-axes of any registered method. `cluster_named` has the clusters of suites.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from experiments.settings import nearest
 
 _GRADIENT, _LINK, _OTHER = range(3)
 """What a random stream is for."""
@@ -41,6 +45,11 @@ class Durations:
     mean: float
     least: float = 0.0
     spread: float = 0.0
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all durations are the same."""
+        return self.spread == 0 and (self.family == "lognormal" or self.mean == self.least)
 
     def draw(self, rng: np.random.Generator, size: int) -> Float[np.ndarray, " size"]:
         """The next `size` durations of a stream: the same numbers, whether drawn at once or in parts."""
@@ -202,3 +211,73 @@ def _rng(seed: int, purpose: int, *which: int) -> np.random.Generator:
 def _stream(durations: Durations, rng: np.random.Generator, factor: float, extra: float) -> Iterator[float]:
     while True:
         yield from (factor * (durations.draw(rng, _BLOCK) + extra)).tolist()
+
+
+_ORDINARY = {"compute": lognormal(0.05, 0.1), "latency": constant(1e-3), "bandwidth": 1.25e8}
+"""A gradient of 50 ms, give or take 10 %; 1 ms and 1 Gbit/s between nodes."""
+_WEAK = {"compute": lognormal(1.0, 0.3), "latency": constant(1e-2), "bandwidth": 2.5e6}
+"""A gradient of a second, give or take 30 %; 10 ms and 20 Mbit/s between nodes, as over a shared radio."""
+
+
+def _spread_out(n: int, spread: float) -> Float[np.ndarray, " n"]:
+    """The n quantiles of a lognormal of mean one, in an order that no graph knows of."""
+    gaussian = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
+    factors = np.exp(spread * gaussian)
+    return np.random.default_rng(0).permutation(factors / factors.mean())
+
+
+def _two_sites(n: int, factor: float) -> Float[np.ndarray, "n n"]:
+    """Links between the first and the second half of the nodes are `factor` times as slow as within."""
+    site = np.arange(n) >= (n + 1) // 2
+    return np.where(site[:, None] == site, 1.0, factor)
+
+
+CLUSTERS: dict[str, tuple[float | None, Callable[[int, float], dict[str, Any]]]] = {
+    "uniform": (None, lambda n, _: _ORDINARY),
+    "straggler": (4.0, lambda n, factor: _ORDINARY | {"slowness": [factor] + [1.0] * (n - 1)}),
+    "heterogeneous": (0.5, lambda n, spread: _ORDINARY | {"slowness": _spread_out(n, spread)}),
+    "slow_links": (10.0, lambda n, factor: _ORDINARY | {"link_slowness": _two_sites(n, factor)}),
+    "weak": (None, lambda n, _: _WEAK | {"slowness": _spread_out(n, 0.5)}),
+}
+"""Name -> (the number that it takes after a colon, by default this one; what makes the `Cluster` what it is).
+
+All constants are illustrative: what matters is the ratio of a gradient's time to a message's.
+"""
+
+
+def cluster_named(name: str, n: int, message_bytes: float = 0.0) -> Cluster:
+    """A cluster by its name, as suites and command lines give it.
+
+    ===================  ==========================================================================================
+    uniform              all nodes alike: a gradient takes about 50 ms, links have 1 ms and 1 Gbit/s
+    straggler:4          the same, but node 0 is so many times as slow
+    heterogeneous:0.5    the same, with slowness spread as a lognormal of this deviation and mean one
+    slow_links:10        the same, at two sites, between which links are so many times as slow
+    weak                 a second a gradient, slowness spread by 0.5, links of 10 ms and 20 Mbit/s
+    ===================  ==========================================================================================
+
+    Args:
+      name: one of these.
+      n: how many nodes.
+      message_bytes: size of a vector of all parameters.
+
+    Raises:
+      ValueError: for an unknown name (it says the nearest known ones), or a number that does not fit.
+
+    Example:
+      >>> cluster_named("straggler:8", 4).slowness.tolist()
+      [8.0, 1.0, 1.0, 1.0]
+    """
+    family, _, given = name.partition(":")
+    if family not in CLUSTERS:
+        raise nearest("cluster", name, CLUSTERS)
+    number, settings = CLUSTERS[family]
+    if given and number is None:
+        raise ValueError(f"cluster: {family} takes no number, got {name!r}. Leave out :{given}.")
+    try:
+        number = float(given) if given else number
+    except ValueError:
+        raise ValueError(f"cluster: {name!r} needs a number after the colon. Write {family}:{number:g}, say.") from None
+    if number is not None:
+        _check(f"cluster: the number of {family}", number)
+    return Cluster(n, message_bytes=message_bytes, **settings(n, 0.0 if number is None else number))

@@ -178,20 +178,24 @@ def verdict_table(claims: Sequence[Claim]) -> str:
     return "\n".join(lines)
 
 
-def provenance(scale: str, seconds: float) -> dict[str, Any]:
-    """Where a data set comes from, as attributes of a netCDF file."""
+def revision() -> str:
+    """The checkout's git revision, "-dirty" if files differ from it; "unknown" where there is no git."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        revision = "unknown"
+        return "unknown"
+
+
+def provenance(scale: str, seconds: float) -> dict[str, Any]:
+    """Where a data set comes from, as attributes of a netCDF file."""
     return {
         "command_line": shlex.join(sys.argv),
         "scale": scale,
         "adozoo": adozoo.__version__,
         "jax": jax.__version__,
         "python": platform.python_version(),
-        "git_revision": revision,
+        "git_revision": revision(),
         "x64": int(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
         "seconds": round(seconds, 1),
     }

@@ -5,12 +5,20 @@ labels, the number of nodes and the seed. The two Dirichlet schemes that the lit
 
 - `dirichlet_per_class`: each class is dealt to the nodes in proportions q_c ~ Dir(alpha 1_n). Sizes vary.
 - `dirichlet_per_client`: each node draws its own mixture of classes p_i ~ Dir(alpha p), p the overall one. Sizes equal.
+
+`by_name` reads a scheme from text, and `measure` says how far apart the shares are that come out.
 """
 
-from typing import NamedTuple
+import difflib
+from bisect import bisect_right
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
+
+from experiments.data import Dataset
+from experiments.heterogeneity import heterogeneity as heterogeneity
+from experiments.heterogeneity import measure as measure
 
 Labels = Int[np.ndarray, "samples"]
 Parts = list[np.ndarray]
@@ -19,9 +27,9 @@ Parts = list[np.ndarray]
 class Stacked(NamedTuple):
     """A partitioned data set as arrays with a leading node axis; m is the size of the largest share."""
 
-    features: Float[np.ndarray, "n m d"]  # zero where padded
-    labels: Int[np.ndarray, "n m"]  # zero where padded
-    weights: Float[np.ndarray, "n m"]  # n / N for samples, zero where padded
+    features: Shaped[np.ndarray, "n m *features"]  # zero where padded
+    labels: Shaped[np.ndarray, "n m *targets"]  # zero where padded
+    weights: Shaped[np.ndarray, "n m"]  # n / N for samples, zero where padded
 
 
 def _check_nodes(scheme: str, labels: Labels, nodes: int, per_node: int = 1) -> None:
@@ -37,7 +45,7 @@ def _check_alpha(scheme: str, alpha: float) -> None:
         raise ValueError(f"{scheme}: alpha must be positive and finite, got {alpha}. Use 0.1 for skewed, 100 for even.")
 
 
-def _sorted_by_label(labels: Labels, rng: np.random.Generator) -> np.ndarray:
+def sorted_by_label(labels: Labels, rng: np.random.Generator) -> np.ndarray:
     """All indices, class by class, shuffled within a class so that the order of the file plays no role."""
     shuffled = rng.permutation(len(labels))
     return shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -64,6 +72,14 @@ def _top_up(parts: Parts, minimum: int, rng: np.random.Generator) -> Parts:
     return [np.sort(np.array(share, dtype=np.int64)) for share in shares]
 
 
+def _thresholds(chances: np.ndarray) -> list[float]:
+    """Cumulative chances, which a uniform number is looked up in; empty if nothing has a chance."""
+    if chances.sum() <= 0:
+        return []
+    cumulative = np.cumsum(chances / chances.sum())
+    return (cumulative / cumulative[-1]).tolist()
+
+
 def iid(labels: Labels, nodes: int, seed: int = 0) -> Parts:
     """Uniformly at random, in sizes that differ by one at most.
 
@@ -85,7 +101,7 @@ def by_label(labels: Labels, nodes: int, seed: int = 0) -> Parts:
       [[0, 0], [1, 1]]
     """
     _check_nodes("by_label", labels, nodes)
-    order = _sorted_by_label(labels, np.random.default_rng(seed))
+    order = sorted_by_label(labels, np.random.default_rng(seed))
     return [np.sort(part) for part in np.array_split(order, nodes)]
 
 
@@ -105,7 +121,7 @@ def label_shards(labels: Labels, nodes: int, shards_per_node: int = 2, seed: int
     """
     _check_nodes("label_shards", labels, nodes, shards_per_node)
     rng = np.random.default_rng(seed)
-    shards = np.array_split(_sorted_by_label(labels, rng), nodes * shards_per_node)
+    shards = np.array_split(sorted_by_label(labels, rng), nodes * shards_per_node)
     hands = rng.permutation(len(shards)).reshape(nodes, shards_per_node)
     return [np.sort(np.concatenate([shards[k] for k in hand])) for hand in hands]
 
@@ -175,13 +191,15 @@ def dirichlet_per_client(labels: Labels, nodes: int, alpha: float, seed: int = 0
     mixtures = rng.dirichlet(alpha * counts / counts.sum(), size=nodes)
     left = counts.copy()
     owners = np.empty(len(labels), dtype=np.int64)
-    for turn in range(len(labels)):
-        chances = mixtures[turn % nodes] * (left > 0)
-        if chances.sum() <= 0:  # all of this node's classes have run out
-            chances = left
-        label = rng.choice(len(classes), p=chances / chances.sum())
-        owners[pools[label].pop()] = turn % nodes
+    thresholds = [_thresholds(mixture) for mixture in mixtures]
+    for turn, uniform in enumerate(rng.random(len(labels))):
+        node = turn % nodes
+        # Where all of a node's classes have run out, it draws from what is left of the others.
+        label = bisect_right(thresholds[node] or _thresholds(left), uniform)
+        owners[pools[label].pop()] = node
         left[label] -= 1
+        if not left[label]:
+            thresholds = [_thresholds(mixture * (left > 0)) for mixture in mixtures]
     return _tidy(owners, nodes)
 
 
@@ -200,14 +218,120 @@ def quantity_skew(labels: Labels, nodes: int, alpha: float, seed: int = 0, minim
     return _top_up(shares, minimum, rng)
 
 
-def stack(features: Float[np.ndarray, "samples d"], labels: Labels, parts: Parts) -> Stacked:
+def natural(groups: np.ndarray, nodes: int, seed: int = 0) -> Parts:
+    r"""Deal whole groups (authors, works, machines) to the nodes, so that the shares are about equally large.
+
+    The groups go one after the other, the largest first, each to the node that has the fewest samples by then (longest
+    processing time first): the largest share is at most 4/3 of the smallest that it can be. The seed decides between
+    groups of one size and between nodes of one size.
+
+    Args:
+      groups: code of each sample's group [N].
+      nodes: number of shares.
+      seed: of the ties.
+
+    Returns:
+      `nodes` sorted index arrays.
+
+    Raises:
+      ValueError: there are fewer groups than nodes.
+
+    Example:
+      >>> groups = np.array([0, 0, 0, 1, 1, 2])
+      >>> sorted(sorted(set(groups[part].tolist())) for part in natural(groups, 2))
+      [[0], [1, 2]]
+
+    References:
+      Graham, Bounds on multiprocessing timing anomalies, 1969.
+    """
+    codes, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if isinstance(nodes, bool) or not 1 <= nodes <= len(codes):
+        raise ValueError(
+            f"natural: {len(codes)} groups cannot go whole to {nodes} nodes. Use between 1 and {len(codes)} nodes."
+        )
+    rng = np.random.default_rng(seed)
+    shuffled, rank = rng.permutation(len(codes)), rng.permutation(nodes)
+    loads = np.zeros(nodes, dtype=np.int64)
+    holder = np.empty(len(codes), dtype=np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        holder[group] = np.lexsort((rank, loads))[0]
+        loads[holder[group]] += sizes[group]
+    return _tidy(holder[inverse], nodes)
+
+
+SCHEMES = {
+    "iid": iid,
+    "by_label": by_label,
+    "label_shards": label_shards,
+    "dirichlet_per_class": dirichlet_per_class,
+    "dirichlet_per_client": dirichlet_per_client,
+    "quantity_skew": quantity_skew,
+    "natural": natural,
+}
+_NUMBERS = {"label_shards": int, "dirichlet_per_class": float, "dirichlet_per_client": float, "quantity_skew": float}
+"""Schemes that take a number, and of which kind."""
+
+
+def by_name(text: str, dataset: Dataset, nodes: int, seed: int = 0) -> Parts:
+    """A partition from its name: what a command line or a suite file says.
+
+    Args:
+      text: "iid", "by_label", "natural", "label_shards:2" (shards a node), "dirichlet_per_class:0.1",
+        "dirichlet_per_client:0.1" or "quantity_skew:0.5" (alpha).
+      dataset: what is dealt; where its labels are not classes but numbers or sequences, only "iid", "quantity_skew" and
+        "natural" apply, and "natural" needs its groups.
+      nodes: number of shares.
+      seed: of the draw.
+
+    Returns:
+      `nodes` sorted index arrays.
+
+    Raises:
+      ValueError: an unknown scheme, one that does not suit the data, or a number that is missing, needless or refused.
+
+    Example:
+      >>> from experiments import data
+      >>> len(by_name("dirichlet_per_class:0.1", data.digits(), 16))
+      16
+    """
+    name, colon, number = text.partition(":")
+    if name not in SCHEMES:
+        near = difflib.get_close_matches(name, SCHEMES, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(SCHEMES)}."
+        raise ValueError(f"partition: unknown scheme {name!r} in {text!r}. {hint}")
+    arguments: list[Any] = []
+    if name in _NUMBERS:
+        try:
+            arguments = [_NUMBERS[name](number)]
+        except ValueError:
+            example = "label_shards:2" if name == "label_shards" else f"{name}:0.1"
+            raise ValueError(f"partition: {name!r} needs a number, got {text!r}. Write it like {example!r}.") from None
+    elif colon:
+        raise ValueError(f"partition: {name!r} takes no number, got {text!r}. Write it as {name!r}.")
+    if name == "natural":
+        if dataset.groups is None:
+            raise ValueError(f"partition: {dataset.name} has no groups to deal out whole. Use 'iid', say.")
+        return natural(dataset.groups, nodes, seed)
+    if name in ("iid", "quantity_skew"):
+        return SCHEMES[name](np.arange(len(dataset.labels)), nodes, *arguments, seed=seed)
+    if not dataset.has_classes:
+        raise ValueError(
+            f"partition: {name!r} sorts by class, but the labels of {dataset.name} are no classes. Use 'iid', "
+            "'quantity_skew:0.5' or 'natural'."
+        )
+    return SCHEMES[name](dataset.labels, nodes, *arguments, seed=seed)
+
+
+def stack(
+    features: Shaped[np.ndarray, "samples *features"], labels: Shaped[np.ndarray, "samples *targets"], parts: Parts
+) -> Stacked:
     r"""Pad the shares to one length m and stack them, with weights that make unequal shares one average.
 
     With $w_{ik} = n / N$ on samples and 0 on padding, $\frac1n \sum_i \sum_k w_{ik} \ell_{ik}$ is the average loss
     over all N samples, so that node i's objective is $f_i = \sum_k w_{ik} \ell_{ik}$ and the network's is their mean.
 
     Args:
-      features: [N, d].
+      features: [N, d], or [N, height, width, channels].
       labels: [N].
       parts: n index arrays.
 
@@ -231,28 +355,11 @@ def stack(features: Float[np.ndarray, "samples d"], labels: Labels, parts: Parts
     place = np.arange(m) < np.array(sizes)[:, None]
     index = np.concatenate(parts)
     stacked = Stacked(
-        np.zeros((n, m, features.shape[1]), dtype=features.dtype),
-        np.zeros((n, m), dtype=labels.dtype),
+        np.zeros((n, m, *features.shape[1:]), dtype=features.dtype),
+        np.zeros((n, m, *labels.shape[1:]), dtype=labels.dtype),
         np.zeros((n, m)),
     )
     stacked.features[place] = features[index]
     stacked.labels[place] = labels[index]
     stacked.weights[place] = n / len(index)
     return stacked
-
-
-def heterogeneity(labels: Labels, parts: Parts) -> float:
-    r"""The mean total-variation distance of the nodes' label distributions to that of all samples, in [0, 1).
-
-    $\frac1n \sum_i \frac12 \sum_c |p_i(c) - p(c)|$: 0 if all nodes see the same mix, 1 - 1/C for C even classes, one a
-    node. Random shares of m samples have about $0.4 \sqrt{(C - 1) / m}$ by chance alone.
-
-    Example:
-      >>> labels = np.array([0, 0, 1, 1])
-      >>> heterogeneity(labels, [np.array([0, 1]), np.array([2, 3])])
-      0.5
-    """
-    classes, codes = np.unique(labels, return_inverse=True)
-    overall = np.bincount(codes) / len(labels)
-    local = np.stack([np.bincount(codes[part], minlength=len(classes)) / len(part) for part in parts])
-    return float(np.abs(local - overall).sum(axis=1).mean() / 2)

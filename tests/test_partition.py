@@ -1,5 +1,7 @@
 """experiments.partition and experiments.data: disjoint, covering, seeded, never empty; the extremes of each scheme."""
 
+import itertools
+import math
 import sys
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import data, partition
+from experiments import data, heterogeneity, partition
 
 SCHEMES = {
     "iid": partition.iid,
@@ -151,3 +153,153 @@ def test_missing_scikit_learn_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"pip install 'adozoo\[experiments\]'"):
         data.digits()
+
+
+def turn_by_turn(labels, nodes, alpha, seed):
+    """dirichlet_per_client as it is described, one numpy draw a sample."""
+    rng = np.random.default_rng(seed)
+    classes, left = np.unique(labels, return_counts=True)
+    pools = [list(rng.permutation(np.flatnonzero(labels == label))) for label in classes]
+    mixtures = rng.dirichlet(alpha * left / left.sum(), size=nodes)
+    parts = [[] for _ in range(nodes)]
+    for turn in range(len(labels)):
+        chances = mixtures[turn % nodes] * (left > 0)
+        chances = chances if chances.sum() > 0 else left
+        label = rng.choice(len(classes), p=chances / chances.sum())
+        parts[turn % nodes].append(pools[label].pop())
+        left[label] -= 1
+    return parts
+
+
+@given(
+    labels=label_arrays,
+    nodes=st.integers(1, 12),
+    alpha=st.sampled_from([1e-3, 0.1, 1.0, 100.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_dirichlet_per_client_draws_turn_by_turn(labels, nodes, alpha, seed):
+    found = partition.dirichlet_per_client(labels, nodes, alpha, seed)
+    for part, expected in zip(found, turn_by_turn(labels, nodes, alpha, seed), strict=True):
+        np.testing.assert_array_equal(part, np.sort(expected))
+
+
+@given(groups=st.lists(st.integers(0, 9), min_size=12, max_size=60).map(np.array), data=st.data())
+def test_natural_deals_whole_groups_evenly(groups, data):
+    codes = set(groups.tolist())
+    nodes, seed = data.draw(st.integers(1, len(codes))), data.draw(st.integers(0, 10**6))
+    parts = partition.natural(groups, nodes, seed)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(groups)))
+    assert sum(len(set(groups[part].tolist())) for part in parts) == len(codes)
+    # Without its last, smallest group, each node was the one with the fewest samples.
+    for part in parts:
+        assert len(part) - np.unique(groups[part], return_counts=True)[1].min() <= min(map(len, parts))
+    for part, again in zip(parts, partition.natural(groups, nodes, seed), strict=True):
+        np.testing.assert_array_equal(part, again)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=3, max_size=6))
+def test_natural_is_within_a_third_of_the_best(sizes):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    hands = itertools.product(range(3), repeat=len(sizes))
+    best = min(np.bincount(hand, weights=sizes, minlength=3).max() for hand in hands)
+    assert max(map(len, partition.natural(groups, 3))) <= (4 / 3 - 1 / 9) * best + 1e-9
+
+
+def test_natural_breaks_ties_by_the_seed():
+    groups = np.repeat(np.arange(8), 3)
+    assert len({tuple(part.tobytes() for part in partition.natural(groups, 4, seed)) for seed in range(10)}) > 5
+
+
+def named(labels, groups=None):
+    return data.Dataset(np.ones((len(labels), 1)), labels, "some", "", groups)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("iid", lambda y: partition.iid(y, 4, 5)),
+        ("by_label", lambda y: partition.by_label(y, 4, 5)),
+        ("label_shards:3", lambda y: partition.label_shards(y, 4, 3, 5)),
+        ("dirichlet_per_class:0.1", lambda y: partition.dirichlet_per_class(y, 4, 0.1, 5)),
+        ("dirichlet_per_client:0.1", lambda y: partition.dirichlet_per_client(y, 4, 0.1, 5)),
+        ("quantity_skew:.5", lambda y: partition.quantity_skew(y, 4, 0.5, 5)),
+        ("natural", lambda y: partition.natural(y % 7, 4, 5)),
+    ],
+)
+def test_schemes_by_name(text, same):
+    labels = np.arange(100) % 10
+    found = partition.by_name(text, named(labels, labels % 7), 4, 5)
+    for part, expected in zip(found, same(labels), strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "dataset", "message"),
+    [
+        ("dirichlet_per_clas:0.1", named(np.arange(9)), r"unknown scheme 'dirichlet_per_clas'.*'dirichlet_per_class'"),
+        ("xyz", named(np.arange(9)), r"Choose one of iid, by_label"),
+        ("dirichlet_per_class", named(np.arange(9)), r"needs a number, got 'dirichlet_per_class'.*class:0.1"),
+        ("label_shards:half", named(np.arange(9)), r"needs a number, got 'label_shards:half'.*'label_shards:2'"),
+        ("iid:3", named(np.arange(9)), r"'iid' takes no number"),
+        ("natural", named(np.arange(9)), r"some has no groups"),
+        ("natural", named(np.arange(9), np.arange(9) // 5), r"2 groups cannot go whole to 3 nodes"),
+        ("by_label", named(np.linspace(0, 1, 9)), r"labels of some are no classes.*'quantity_skew:0.5'"),
+        ("by_label", named(np.zeros((9, 4), int)), r"labels of some are no classes"),
+    ],
+)
+def test_unsuitable_names_are_explained(text, dataset, message):
+    with pytest.raises(ValueError, match=message):
+        partition.by_name(text, dataset, 3)
+
+
+def test_heterogeneity_by_chance_is_the_expectation_over_uniform_shares():
+    labels, sizes = np.repeat([0, 1, 2], [30, 9, 1]), [25, 10, 4, 1]
+    by_chance = heterogeneity.heterogeneity_by_chance(labels, sizes)
+    summed = np.mean(
+        [
+            sum(
+                abs(k / m - count / 40) * math.comb(count, k) * math.comb(40 - count, m - k) / math.comb(40, m) / 2
+                for count in (30, 9, 1)
+                for k in range(min(count, m) + 1)
+            )
+            for m in sizes
+        ]
+    )
+    assert by_chance == pytest.approx(summed, rel=1e-12)
+    rng = np.random.default_rng(0)
+    drawn = [partition.heterogeneity(labels, np.split(rng.permutation(40), np.cumsum(sizes)[:-1])) for _ in range(2000)]
+    assert by_chance == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 2000**0.5)
+
+
+def test_what_is_measured():
+    labels = np.arange(40) % 4
+    parts = [np.flatnonzero(labels == 0), np.flatnonzero(labels > 0)]
+    found = partition.measure(named(labels, labels // 2), parts)
+    assert found == {
+        "nodes": 2,
+        "smallest_share": 10,
+        "largest_share": 30,
+        "heterogeneity": pytest.approx((3 / 4 + 1 / 4) / 2),
+        "heterogeneity_by_chance": heterogeneity.heterogeneity_by_chance(labels, [10, 30]),
+        "fewest_classes": 1,
+        "mean_classes": 2.0,
+        "most_classes": 3,
+        "mean_groups": 1.5,
+    }
+    assert set(partition.measure(named(labels / 2), parts)) == {"nodes", "smallest_share", "largest_share"}
+
+
+def test_images_and_sequences_are_stacked_too():
+    images, following = np.arange(60.0).reshape(5, 2, 2, 3), np.arange(20).reshape(5, 4)
+    stacked = partition.stack(images, following, [np.array([0, 4]), np.array([1, 2, 3])])
+    assert (stacked.features.shape, stacked.labels.shape) == ((2, 3, 2, 2, 3), (2, 3, 4))
+    np.testing.assert_array_equal(stacked.features[0, 1], images[4])
+    np.testing.assert_array_equal(stacked.labels[1, 2], following[3])
+    assert not stacked.features[0, 2].any()
+
+
+def test_other_samples_are_standardised_by_the_scale_of_these():
+    known, others = np.random.default_rng(0).normal(3, 2, size=(2, 50, 4, 4, 2))
+    found = data.standardise(others.astype(np.float32), data.scale(known.astype(np.float32)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, (others - known.mean((0, 1, 2))) / known.std((0, 1, 2)), atol=1e-5)

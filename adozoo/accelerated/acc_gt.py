@@ -112,5 +112,6 @@ register(
         vectors=3,
         unbounded=frozenset({"strong_convexity"}),
         patience=2,
+        overlaps=True,
     )
 )

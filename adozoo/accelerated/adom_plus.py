@@ -185,5 +185,6 @@ for _name, _title, _rounds, _mixings in (
             unbounded=frozenset({"strong_convexity"}),
             patience=6 - _rounds,
             drifts=True,
+            overlaps=True,
         )
     )

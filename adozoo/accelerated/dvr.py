@@ -185,5 +185,6 @@ register(
         fixed_graph=True,
         unbounded=frozenset({"strong_convexity"}),
         patience=2,
+        overlaps=True,
     )
 )

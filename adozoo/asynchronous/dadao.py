@@ -32,7 +32,7 @@ from adozoo._checks import check_events
 from adozoo._constants import by_smoothness
 from adozoo._events import Events
 from adozoo._optax import increment, transformation, zero_count
-from adozoo.asynchronous._parameters import DadaoParameters, dadao_parameters
+from adozoo.asynchronous._parameters import DadaoParameters, dadao_parameters, dadao_rates
 from adozoo.parts import named
 from adozoo.zoo import Entry, register
 
@@ -227,5 +227,6 @@ register(
         fixed_graph=True,
         unbounded=frozenset({"strong_convexity"}),
         patience=5,
+        rates=dadao_rates,
     )
 )

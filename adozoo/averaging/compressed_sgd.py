@@ -170,5 +170,6 @@ for _name, _title, _paper, _compressor, _feeds in (
             bits=_gathered(_compressor),
             random=_name == "qsgd",
             equal_start=True,
+            gathers=not _compressor.additive,
         )
     )

@@ -116,5 +116,6 @@ register(
         preserves_mean=False,
         bits=lambda params, n: _KEPT.bits(params),
         equal_start=True,
+        overlaps=True,
     )
 )

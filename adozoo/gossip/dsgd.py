@@ -72,4 +72,5 @@ for _name, _title, _paper, _options in (
     ("dsgd_momentum", "D-SGD with local momentum", "Vogels et al., NeurIPS 2022", {"momentum": 0.5}),
     ("dsgd_nesterov", "D-SGD with local Nesterov momentum", _LIAN, {"momentum": 0.5, "nesterov": True}),
 ):
-    register(Entry(_name, dsgd, "gossip", _title, _paper, _ADMITS, _options, exact=False))
+    _overlaps = _options.get("variant") == "cta"
+    register(Entry(_name, dsgd, "gossip", _title, _paper, _ADMITS, _options, exact=False, overlaps=_overlaps))

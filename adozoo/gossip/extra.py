@@ -82,5 +82,6 @@ register(
         "EXTRA",
         "Shi, Ling, Wu, Yin, SIAM J. Optim. 2015",
         frozenset({"symmetric"}),
+        overlaps=True,
     )
 )

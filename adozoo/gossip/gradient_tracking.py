@@ -87,5 +87,6 @@ for _name, _title, _paper, _variant, _rounds in (
             {"variant": _variant},
             vectors=2,
             rounds=_rounds,
+            overlaps=_variant == "diging",
         )
     )

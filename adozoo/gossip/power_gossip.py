@@ -325,5 +325,6 @@ register(
         random=True,
         fixed_graph=True,
         matrices=True,
+        overlaps=True,
     )
 )

@@ -150,5 +150,6 @@ for _name, _title, _factory, _options, _exact in (
             preserves_mean=_name == "relay_sgd_grad",
             equal_start=True,
             fixed_graph=True,
+            overlaps="overlap" in _options,
         )
     )

@@ -108,5 +108,6 @@ for _name, _title, _overlap in (("sgp", "Stochastic gradient push", False), ("sg
             linear=False,
             exact=False,
             scalars=1,
+            overlaps=_overlap,
         )
     )
