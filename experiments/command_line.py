@@ -68,19 +68,21 @@ def _run(settings: Run, options: Options, folder: Path) -> None:
     from experiments.checkpoints import Checkpoints
 
     result, record = folder / "result.nc", folder / "settings.json"
-    if record.exists() and json.loads(record.read_text()) != settings.configuration:
-        raise ValueError(f"out: {folder} holds another run. Choose another folder, or --fresh to begin anew in it.")
-    if options.fresh:
+    first = jax.process_index() == 0  # of several hosts, one writes
+    if options.fresh and first:
         shutil.rmtree(folder, ignore_errors=True)
-    if result.exists():
+    if record.exists() and json.loads(record.read_text()) != settings.configuration and not options.fresh:
+        raise ValueError(f"out: {folder} holds another run. Choose another folder, or --fresh to begin anew in it.")
+    if result.exists() and not options.fresh:
         print(f"finished before: {folder}")
         _show(xr.load_dataset(result, engine="h5netcdf"))
         return
-    runs.prepare(settings)  # what does not fit is said before anything is written
+    total = int(runs.prepare(settings).world.stops[-1])  # what does not fit is said before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(settings.configuration, indent=1, sort_keys=True))
-    logger = logs.open_loggers(options.loggers, folder, settings.configuration)
-    bar = logs.progress(settings.steps, f"{settings.method} on {settings.task}", options.quiet)
+    if first:
+        record.write_text(json.dumps(settings.configuration, indent=1, sort_keys=True))
+    logger = logs.open_loggers(options.loggers, folder, settings.configuration) if first else logs.Several([])
+    bar = logs.progress(total, f"{settings.method} on {settings.task}", options.quiet or not first)
 
     def progress(steps: int) -> None:
         bar.update(steps)
@@ -90,7 +92,9 @@ def _run(settings: Run, options: Options, folder: Path) -> None:
     finally:
         bar.close()
         logger.close()
-    assert found is not None
+    assert found is not None  # nothing asked it to stop early
+    if not first:
+        return
     temporary = result.with_suffix(".part")
     found[0].to_netcdf(temporary, engine="h5netcdf")
     temporary.replace(result)

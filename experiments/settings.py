@@ -139,6 +139,11 @@ class Run:
         return real if self.learning_rate is None else {"learning_rate": float(self.learning_rate), **real}
 
     @property
+    def shared(self) -> dict[str, Any]:
+        """The hyper-parameters that all lanes of a program share: those that are not real numbers."""
+        return {name: value for name, value in self.hyperparameters.items() if not isinstance(value, float)}
+
+    @property
     def program(self) -> "Run":
         """The same settings with those of the lane blanked: runs that agree in it share one compiled program."""
         blank = {name: 0.0 if isinstance(value, float) else value for name, value in self.hyperparameters.items()}

@@ -82,15 +82,17 @@ def _graph(name: str, nodes: int) -> nx.Graph:
 
 
 def build(run: Run, task: Task, params: Any) -> World:
-    """The world of a run.
+    """The world of all lanes of a program; `check` says whether the numbers of one of them fit.
+
+    What steps cost follows from the settings that lanes share, and the entry's own values of the others.
 
     Args:
-      run: its settings.
+      run: the settings.
       task: its task.
       params: one node's params, or their shapes: they say how large messages are.
 
     Raises:
-      ValueError: where the graph, faults or hyper-parameters do not fit the method.
+      ValueError: where the graph or faults do not fit the method.
     """
     entry = run.entry
     cluster = costs.cluster_named(run.cluster, run.nodes)
@@ -108,7 +110,7 @@ def build(run: Run, task: Task, params: Any) -> World:
         _check_fits(run, entry, mix)
     if run.drops:
         mix = channel.drops(mix, run.drops, jax.random.key(run.world))
-    given = _given(entry, task, run, run.hyperparameters)
+    given = _given(entry, task, run, run.shared)
     total = costs.synchronous(entry, params, mix, cluster, run.steps, run.world, table, given)
     steps = costs.within(total, run.stop_axis, run.stop_at) if run.stop_at else run.steps
     if steps < 1:
@@ -124,7 +126,6 @@ def build(run: Run, task: Task, params: Any) -> World:
         tx = entry.build(learning_rate, mix, **_given(entry, task, run, hyperparameters))
         return tx if presence is None else churn.absent_stand_still(tx, presence)
 
-    _named(run, lambda: make(0.1 if run.learning_rate is None else run.learning_rate, run.hyperparameters))
     return World(graph, mix, make, stops, costs.Costs(*(cost[stops] for cost in total)))
 
 
@@ -137,7 +138,7 @@ def _eventful(run: Run, task: Task, entry: Entry, params: Any, cluster: Any, tab
     graph, _ = network(run.graph, run.nodes, run.weights, run.world)
     if graph is None or graph.is_directed():
         raise ValueError(f"graph: {run.method} needs an undirected fixed graph, got {run.graph}. Use ring, say.")
-    given = _given(entry, task, run, run.hyperparameters)
+    given = _given(entry, task, run, run.shared)
     events, total = costs.asynchronous(entry, params, graph, cluster, run.steps, run.world, table, run.records, given)
     kept = slice(1, None)  # the first mark is the start
     if run.stop_at:
@@ -154,7 +155,6 @@ def _eventful(run: Run, task: Task, entry: Entry, params: Any, cluster: Any, tab
     def make(learning_rate: Any, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
         return entry.build(learning_rate, events, **_given(entry, task, run, hyperparameters))
 
-    _named(run, lambda: make(0.1 if run.learning_rate is None else run.learning_rate, run.hyperparameters))
     stops = np.asarray(events.marks, np.int64)[kept]
     return World(graph, events, make, stops, costs.Costs(*(np.asarray(cost)[kept] for cost in total)), takes)
 
@@ -187,10 +187,14 @@ def _check_fits(run: Run, entry: Entry, mix: Any) -> None:
     raise ValueError(f"graph: {run.method} runs on {kinds} mixings, which {what} is not. {remedy}")
 
 
-def _named(run: Run, make: Callable[[], Any]) -> None:
-    """Build once, outside of all tracing, so that what does not fit is said before anything is computed."""
+def check(run: Run, place: World) -> None:
+    """Build the transformation once, outside of all tracing, so that what does not fit is said before anything runs.
+
+    Raises:
+      ValueError: what the method's factory refuses: its hyper-parameters, or the mixing with them.
+    """
     try:
-        make()
+        place.build(0.1 if run.learning_rate is None else run.learning_rate, run.hyperparameters)
     except ValueError as error:
         raise ValueError(f"method: {run.method} cannot be built on {run.graph}: {error}") from None
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -88,9 +90,10 @@ def test_a_checkpoint_that_is_damaged_is_named(capsys, monkeypatch):
     from experiments import runs
 
     execute = runs.execute
-    with monkeypatch.context() as patched, pytest.raises(AssertionError):
-        patched.setattr(runs, "execute", lambda *a, **k: execute(*a, **k, stop_after=4))
+    monkeypatch.setattr(runs, "execute", lambda *a, **k: execute(*a, **k, stop_after=4))
+    with pytest.raises(AssertionError):
         command_line.main(["run", *TINY, "--out", "here"])
+    monkeypatch.setattr(runs, "execute", execute)
     head = next(Path("here/checkpoints").glob("step-*/checkpoint.json"))
     head.write_bytes(head.read_bytes()[:-20])
     capsys.readouterr()
@@ -124,3 +127,34 @@ def test_the_command_of_a_run_runs_it():
     words = run.command.split()[3:]
     assert command_line.main([*words, "--quiet", "--out", "there"]) == 0
     assert json.loads(Path("there/settings.json").read_text()) == run.configuration
+
+
+@pytest.mark.slow
+def test_a_run_over_two_hosts_is_the_run_on_one():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = [sys.executable, "-m", "experiments", "run", *TINY, "--out", "both", "--devices", "2", "--hosts", "2"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    hosts = [
+        subprocess.Popen(
+            [*words, "--coordinator", address, "--host", str(host)], env=environment, stdout=subprocess.DEVNULL
+        )
+        for host in range(2)
+    ]
+    assert [host.wait(300) for host in hosts] == [0, 0]
+    assert command_line.main(["run", *TINY, "--out", "one"]) == 0
+    both, one = (xr.load_dataset(f"{name}/result.nc", engine="h5netcdf") for name in ("both", "one"))
+    for name in one:
+        np.testing.assert_allclose(both[name], one[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_over_devices_is_the_run_on_one():
+    words = [sys.executable, "-m", "experiments", "run", *TINY, "--out", "spread", "--devices", "4"]
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    subprocess.run(words, env=os.environ | flags, check=True)
+    assert command_line.main(["run", *TINY, "--out", "one"]) == 0
+    spread, one = (xr.load_dataset(f"{name}/result.nc", engine="h5netcdf") for name in ("spread", "one"))
+    for name in one:
+        np.testing.assert_allclose(spread[name], one[name], rtol=1e-4, err_msg=name)

@@ -3,13 +3,14 @@
 import difflib
 import inspect
 import math
+from collections.abc import Callable
 
 from experiments.models import batch_norm, norms
 from experiments.models._module import Model, from_module, size
 from experiments.models.losses import accuracy, cross_entropy, squared_error
 from experiments.models.stacking import objective, stacked_gradient
 from experiments.models.text import char_gpt
-from experiments.models.vision import cnn, logistic, mlp, resnet8, resnet18, resnet20, vgg11
+from experiments.models.vision import cnn, logistic, mlp, resnet18, resnet20, vgg11
 
 __all__ = [
     "Model",
@@ -24,7 +25,6 @@ __all__ = [
     "named",
     "norms",
     "objective",
-    "resnet8",
     "resnet18",
     "resnet20",
     "size",
@@ -33,13 +33,12 @@ __all__ = [
     "vgg11",
 ]
 
-FAMILIES = {
+FAMILIES: dict[str, Callable[..., Model]] = {
     "logistic": logistic,
     "mlp": mlp,
     "cnn": cnn,
     "vgg11": vgg11,
     "resnet20": resnet20,
-    "resnet8": resnet8,
     "resnet18": resnet18,
     "char_gpt": char_gpt,
 }
@@ -58,7 +57,7 @@ def named(spec: str, shape: tuple[int, ...], classes: int) -> Model:
     """Build a model from text, a family and its options in their order: what command lines and suite files take.
 
     Args:
-      spec: such as "logistic", "mlp:64:32" (hidden units), "cnn:16:32" (channels), "vgg11:0.5" (width),
+      spec: such as "logistic", "mlp:64:32" (hidden units), "cnn:16:32" (channels, then norm), "vgg11:0.5" (width),
         "resnet20:group" (norm, then width), or "char_gpt:64:2:4" (width, depth, heads, then dropout).
       shape: of one sample: an image (rows, columns, channels), a vector (features,), a text (context,).
       classes: number of outputs; for texts the vocabulary.
@@ -85,7 +84,10 @@ def named(spec: str, shape: tuple[int, ...], classes: int) -> Model:
             return build(math.prod(shape), classes, *([options] if options else []))
         if family == "char_gpt":
             return build(classes, *shape, *options)
-        return build(shape, classes, *([options] if options and family == "cnn" else options))
+        if family == "cnn":
+            norm = [options.pop()] if options and isinstance(options[-1], str) else []
+            return build(shape, classes, options or (16, 32), *norm)
+        return build(shape, classes, *options)
     except TypeError as error:
         expected = f"{family}({', '.join(map(str, inspect.signature(build).parameters.values()))})"
         raise ValueError(f"named: {spec!r} does not fit {expected}: {error}. Write it like 'resnet20:group'.") from None

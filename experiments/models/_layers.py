@@ -32,9 +32,31 @@ def patches(inputs: Array, window: tuple[int, int], strides: tuple[int, int], pa
 def convolve(inputs: Array, kernel: Array, strides: tuple[int, int], padding: Pads, **options: Any) -> Array:
     """A convolution of images [b, h, w, c] with a kernel [rows, columns, c, m], as one product of patches."""
     del options  # nnx.Conv: dilations and groups of 1, and the layout above
-    seen = patches(inputs, kernel.shape[:2], strides, padding)
+    seen = patches(inputs, (kernel.shape[0], kernel.shape[1]), strides, padding)
     mixed = seen.reshape(-1, seen.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
     return mixed.reshape(*seen.shape[:-1], -1)
+
+
+def batch_last(images: Array, layer: nnx.Conv) -> Array:
+    """The same for images [c, h, w, b], at a stride of 1: all that is not the product runs over whole vectors b.
+
+    A network that keeps to this layout from end to end is a fifth faster on CPUs; to change back and forth is slower.
+    """
+    kernel = layer.kernel[...]
+    rows, columns, _, outputs = kernel.shape
+    _, height, width, _ = images.shape
+    padded = jnp.pad(images, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
+    seen = jnp.concatenate(shifted)
+    mixed = kernel.reshape(-1, outputs).T @ seen.reshape(len(seen), -1)
+    mixed = mixed.reshape(outputs, *images.shape[1:])
+    return mixed if layer.bias is None else mixed + layer.bias[...].reshape(-1, 1, 1, 1)
+
+
+def takes_patches(form: str) -> bool:
+    """Whether convolutions of this form are products of patches here."""
+    check_choice("convolution", "form", form, FORMS)
+    return form == "patches" or (form == "auto" and jax.default_backend() == "cpu")
 
 
 def convolution(
@@ -46,8 +68,6 @@ def convolution(
     the nodes: "patches" is a product instead, stacked over nodes a batched one. "native" is XLA's convolution; "auto"
     takes patches where JAX's default backend is a CPU.
     """
-    check_choice("convolution", "form", form, FORMS)
-    by_patches = form == "patches" or (form == "auto" and jax.default_backend() == "cpu")
     return nnx.Conv(
         channels,
         outputs,
@@ -57,15 +77,16 @@ def convolution(
         padding=((window // 2, window // 2),) * 2,
         use_bias=bias,
         kernel_init=nnx.initializers.he_normal(),
-        conv_general_dilated=convolve if by_patches else jax.lax.conv_general_dilated,
+        conv_general_dilated=convolve if takes_patches(form) else jax.lax.conv_general_dilated,
         rngs=rngs,
     )
 
 
 def max_pool(inputs: Array) -> Array:
-    """The largest of each 2 x 2 pixels of [b, h, w, c]; a last odd row or column is left out, one pixel is kept.
+    """The largest of each 2 x 2 pixels of [b, h, w, c] or [c, h, w, b].
 
-    By comparing slices: the gradient of a window reduction is a scatter, slow on CPUs. Ties share the gradient.
+    A last odd row or column is left out, a single one kept. By comparing slices: the gradient of a window reduction is
+    a scatter, slow on CPUs. Ties share the gradient.
     """
     for axis in (1, 2):
         if inputs.shape[axis] > 1:

@@ -1,8 +1,8 @@
 r"""What becomes of batch-norm statistics over nodes: they are no parameters, and no optimiser moves them.
 
-Node i gathers the mean $\mu_i$ and variance $v_i$ of what its own layers see. The mean model needs one pair. The mean of
-the means is right for nodes of equal weight; of variances it is not: by the law of total variance, the variance of all
-nodes' values together is
+Node i gathers the mean $\mu_i$ and variance $v_i$ of what its own layers see. The mean model needs one pair. The mean
+of the means is right for nodes of equal weight; of variances it is not: by the law of total variance, the variance of
+all nodes' values together is
 
 $$v = \frac1n \sum_i v_i + \frac1n \sum_i (\mu_i - \bar\mu)^2,$$
 
@@ -24,7 +24,7 @@ from jaxtyping import Array, PyTree
 from experiments.models._module import Model
 
 MESSAGE = 1
-"""Params travel in a step's message 0 (and further ones, for some methods); statistics in one that faults befall anew."""
+"""Params travel in a step's message 0, statistics in one that faults befall anew."""
 
 
 def _over_pairs(function: Callable[[Array, Array], tuple[Array, Array]], stats: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from experiments.models import norms
 from experiments.models._checks import check_classes, check_rate, check_shape, check_sizes
-from experiments.models._layers import convolution, drop, max_pool
+from experiments.models._layers import batch_last, convolution, drop, max_pool, takes_patches
 from experiments.models._module import Model, from_module
 
 
@@ -69,14 +69,17 @@ def mlp(features: int, classes: int, hidden: Sequence[int] = (64,)) -> Model:
 class _Convolutions(nnx.Module):
     """3 x 3 convolutions, each halved by max pooling where `pooled`, with ReLU; dropout, and one linear layer.
 
-    ReLU comes after pooling: the same numbers for a quarter of the work.
+    ReLU comes after pooling: the same numbers for a quarter of the work. With a norm, it and its activation come first.
     """
 
-    def __init__(self, shape, classes, channels, pooled, dropout, form, rngs: nnx.Rngs):
-        self.shape, self.pooled = shape, tuple(pooled)
+    def __init__(self, shape, classes, channels, pooled, dropout, form, rngs: nnx.Rngs, norm=""):
+        self.shape, self.pooled, self.norm = shape, tuple(pooled), norm
+        self.batch_last = takes_patches(form) and not norm  # norms want channels last
         rows, columns, width = shape
         for i, (outputs, halve) in enumerate(zip(channels, pooled, strict=True)):
-            setattr(self, f"convolution{i}", convolution(width, outputs, 3, rngs, form=form, bias=True))
+            setattr(self, f"convolution{i}", convolution(width, outputs, 3, rngs, form=form, bias=not norm))
+            if norm:
+                setattr(self, f"norm{i}", norms.layer(norm, outputs, rngs))
             width = outputs
             if halve:
                 rows, columns = max(1, rows // 2), max(1, columns // 2)
@@ -85,14 +88,24 @@ class _Convolutions(nnx.Module):
 
     def __call__(self, inputs: Array, train: bool, key: Any) -> Array:
         hidden = inputs.reshape(-1, *self.shape)
+        hidden = hidden.transpose(3, 1, 2, 0) if self.batch_last else hidden
         for i, halve in enumerate(self.pooled):
-            hidden = getattr(self, f"convolution{i}")(hidden)
-            hidden = jax.nn.relu(max_pool(hidden) if halve else hidden)
+            layer = getattr(self, f"convolution{i}")
+            hidden = batch_last(hidden, layer) if self.batch_last else layer(hidden)
+            if self.norm:
+                hidden = getattr(self, f"norm{i}")(hidden, train)
+            hidden = max_pool(hidden) if halve else hidden
+            hidden = hidden if self.norm else jax.nn.relu(hidden)
+        hidden = hidden.transpose(3, 1, 2, 0) if self.batch_last else hidden
         return self.head(drop(self.dropout, hidden.reshape(len(hidden), -1), train, key))
 
 
 def cnn(
-    shape: tuple[int, int, int], classes: int, channels: Sequence[int] = (16, 32), convolution: str = "auto"
+    shape: tuple[int, int, int],
+    classes: int,
+    channels: Sequence[int] = (16, 32),
+    norm: str = "",
+    convolution: str = "auto",
 ) -> Model:
     """A small convolutional network: 3 x 3 convolutions, each with 2 x 2 max pooling and ReLU, and a linear layer.
 
@@ -100,18 +113,21 @@ def cnn(
       shape: rows, columns and channels of an image; flat samples are shaped to it.
       classes: number of outputs.
       channels: of each convolution.
+      norm: "batch", "group" or "evo", after each convolution, which then has no bias; "" for none.
       convolution: "patches" (a product), "native" (XLA's), or "auto": patches where the default backend is a CPU.
 
     Example:
       >>> from experiments import models
-      >>> models.size(cnn((8, 8, 1), 10))
-      6090
+      >>> models.size(cnn((8, 8, 1), 10)), models.size(cnn((8, 8, 1), 10, norm="batch"))
+      (6090, 6138)
     """
     check_shape("cnn", shape)
     check_sizes("cnn", **{f"channels[{i}]": width for i, width in enumerate(channels)})
     check_classes("cnn", classes)
-    name, pooled = ":".join(["cnn", *map(str, channels)]), (True,) * len(channels)
-    return from_module(name, lambda rngs: _Convolutions(shape, classes, channels, pooled, 0.0, convolution, rngs))
+    if norm:
+        norms.check_norm("cnn", norm)
+    name, pooled = ":".join(["cnn", *map(str, channels), *([norm] if norm else [])]), (True,) * len(channels)
+    return from_module(name, lambda rngs: _Convolutions(shape, classes, channels, pooled, 0.0, convolution, rngs, norm))
 
 
 def vgg11(
@@ -226,30 +242,6 @@ def resnet20(
     stages, projected = (width, 2 * width, 4 * width), shortcut == "projection"
     name = f"resnet20:{norm}:{width}" + ("" if projected else ":identity")
     return _resnet("resnet20", name, shape, classes, norm, stages, 3, projected, convolution)
-
-
-def resnet8(
-    shape: tuple[int, int, int], classes: int, norm: str = "batch", width: int = 16, convolution: str = "auto"
-) -> Model:
-    """ResNet-8, the smallest of ResNet-20's family (6 k + 2 layers with k = 1): three stages of one block.
-
-    Args:
-      shape: rows, columns and channels of an image.
-      classes: number of outputs.
-      norm: "batch", "group" or "evo": see `experiments.models.norms`.
-      width: channels of the first stage, doubled by each further one.
-      convolution: "patches" (a product), "native" (XLA's), or "auto": patches where the default backend is a CPU.
-
-    Example:
-      >>> from experiments import models
-      >>> models.size(resnet8((8, 8, 1), 10, "group", 8))
-      19810
-
-    References:
-      He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2016, section 4.2.
-    """
-    stages = (width, 2 * width, 4 * width)
-    return _resnet("resnet8", f"resnet8:{norm}:{width}", shape, classes, norm, stages, 1, True, convolution)
 
 
 def resnet18(
