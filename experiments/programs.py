@@ -210,7 +210,7 @@ def _steps(run: Run, task: Task, place: World, longest: int) -> tuple[Callable[.
                 average = jax.tree.map(lambda a, x: a * keep + x * (1 - keep), average, mean)
             here = jnp.mean(signal).astype(total.dtype)
             diverged = jnp.where((diverged < 0) & ~jnp.isfinite(here), k.astype(jnp.int32), diverged)
-            # Looked up where it multiplies, the factor would be fused into the update: that takes twice as long on CPUs.
+            # Looked up where it multiplies, the factor would be fused into the update: twice as slow on CPUs.
             return Carry(params, state, stats, average, total + here, diverged), factors[k + 1 - first]
 
         return jax.lax.fori_loop(first, last, step, (carry, factors[0]))[0]

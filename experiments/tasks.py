@@ -117,7 +117,7 @@ def _deep(run: Run, name: str, model_name: str) -> Task:
 
     def arrays(part: Dataset, limit: int = 0) -> tuple[Any, Any]:
         kept = slice(None) if not limit or limit >= len(part.labels) else _spread(len(part.labels), limit)
-        return jnp.asarray(part.features[kept]), jnp.asarray(part.labels[kept])
+        return _single(part.features[kept]), _single(part.labels[kept])
 
     data = {
         "train": arrays(train),
@@ -155,6 +155,11 @@ def _deep(run: Run, name: str, model_name: str) -> Task:
         model=model,
         facts=partition.measure(train, parts),
     )
+
+
+def _single(values: np.ndarray) -> jax.Array:
+    """Networks are float32, also where jax computes convex problems in float64."""
+    return jnp.asarray(values, np.float32 if np.issubdtype(values.dtype, np.floating) else None)
 
 
 def _spread(total: int, count: int) -> np.ndarray:
