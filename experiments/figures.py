@@ -26,6 +26,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import adozoo
+from experiments.sources import MissingData
 
 ROOT = Path(__file__).parents[1]
 
@@ -269,7 +270,8 @@ def run(
     """Be the `main` of a figure script.
 
     Writes NAME.nc, .png, .pdf and the entry NAME of verdicts.json into the output folder, and prints the verdicts.
-    A claim that fails is a result, not an error of the script: the exit status stays 0.
+    A claim that fails is a result, not an error of the script: the exit status stays 0. It is 2 where a data set is
+    missing; how to get it is all that is printed.
 
     Args:
         script: the script's `__file__`, paper_figures/PAPER/NAME.py.
@@ -292,7 +294,10 @@ def run(
         data = _reuse(parser, target.with_suffix(".nc"), wanted)
     else:
         started = time.perf_counter()
-        data = compute(options.full)
+        try:
+            data = compute(options.full)
+        except MissingData as missing:
+            parser.exit(2, f"{missing}\n")
         scale = "full" if options.full else "quick"
         data = data.assign_attrs(provenance(scale, time.perf_counter() - started))
         save(data, target.with_suffix(".nc"))

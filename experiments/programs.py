@@ -157,10 +157,11 @@ def _judge(run: Run, task: Task, policy: Any, data: Any, answers: PyTree, stats:
         models.append(jax.tree.map(lambda x: x[None], (average, mean_stats)))
     if every:
         models.append((answers, stats))
-    params, statistics = jax.tree.map(lambda *parts: jnp.concatenate(parts), *models)
     found = {}
     for part in ("validation", "test"):
-        judged = task.judge(data, params, statistics, part)
+        chosen = models if part == "test" else models[: 1 + bool(run.average)]  # what runs are compared by
+        stacked = jax.tree.map(lambda *parts: jnp.concatenate(parts), *chosen)
+        judged = task.judge(data, *stacked, part, run.nodes if every and part == "test" else 0)
         found[part] = judged["metric"][0]
         found[f"{part}_loss"] = judged["loss"][0]
         if run.average:

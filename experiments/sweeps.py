@@ -71,8 +71,13 @@ def work(group: Group) -> None:
             continue
         place = Path(group.folder) / "unfinished" / batch.name
         padded = [*wanted, *(wanted[-1:] * (batch.lanes - len(wanted)))]
-        with jax.enable_x64(batch.double):
-            found = runs.execute(padded, Checkpoints(place), save_every=batch.save_every)
+        try:
+            with jax.enable_x64(batch.double):
+                found = runs.execute(padded, Checkpoints(place), save_every=batch.save_every)
+        except FileNotFoundError:
+            if store.missing([cell_hash(run) for run in wanted]):
+                raise
+            continue  # another process was quicker, and has cleared the checkpoints away
         assert found is not None  # nothing asked it to stop early
         cells = {cell_hash(run): data for run, data in zip(wanted, found, strict=False)}
         store.write(cells, {cell_hash(run): run.configuration for run in wanted})

@@ -45,8 +45,8 @@ class Task:
       draw: (data, key, step [n]) -> what each node's gradient needs of the data: indices, or None.
       gradient: (data, params, stats, drawn, step, key) -> (signals [n], gradients, stats), stacked. The signal is the
         training loss, of convex problems the squared norm of the gradient: where it is not finite, the run diverged.
-      judge: (data, params, stats, part) -> {"metric": [k], "loss": [k], "ensemble": scalar} of k stacked models on the
-        part "validation" or "test"; the ensemble is that of all but the first.
+      judge: (data, params, stats, part, members=0) -> {"metric": [k], "loss": [k], "ensemble": scalar} of k stacked
+        models on the part "validation" or "test"; the ensemble is that of the last `members` (nan without any).
       batches: (data, count) -> [count] batches over all nodes' samples, with which statistics are recomputed; or None.
       problem: the convex problem, where there is one.
       model: the model, where it is one of `experiments.models`.
@@ -187,7 +187,7 @@ def _augmentation(run: Run, train: Dataset) -> Callable[[Any, Any], Any]:
 def _judge(model: models.Model, loss: Any, accuracy: bool) -> Callable[..., dict[str, Any]]:
     """Judge k models at once, a part of the samples at a time, so that activations stay small."""
 
-    def judge(data: Any, params: PyTree, stats: PyTree, part: str) -> dict[str, Any]:
+    def judge(data: Any, params: PyTree, stats: PyTree, part: str, members: int = 0) -> dict[str, Any]:
         inputs, labels = data[part]
         count = len(jax.tree.leaves(params)[0])
         total, size = len(labels), int(np.prod(inputs.shape[1:]))
@@ -204,16 +204,15 @@ def _judge(model: models.Model, loss: Any, accuracy: bool) -> Callable[..., dict
             if accuracy:
                 right = jnp.argmax(outputs, axis=-1) == labels[rows][None]
                 found["metric"] = jnp.sum(right * counts[None], axis=1).astype(losses.dtype)
-                together = jnp.mean(jax.nn.softmax(outputs[1:]), axis=0)
+            if accuracy and members:
+                together = jnp.mean(jax.nn.softmax(outputs[-members:]), axis=0)
                 right = jnp.argmax(together, axis=-1) == labels[rows]
                 found["ensemble"] = jnp.sum(right * counts).astype(losses.dtype)
             return found
 
         found = jax.tree.map(lambda x: jnp.sum(x, axis=0) / total, jax.lax.map(piece, index))
-        if not accuracy:
-            found["metric"] = found["loss"]
-            found["ensemble"] = jnp.asarray(jnp.nan, found["loss"].dtype)
-        return found
+        nothing = {"ensemble": jnp.asarray(jnp.nan, found["loss"].dtype)}
+        return {"metric": found["loss"]} | nothing | found
 
     return judge
 
@@ -248,7 +247,7 @@ def _convex(run: Run, name: str, kind: str, number: float | None) -> Task:
             found = problem.exact_gradient(params)
         return jnp.sum(found**2, axis=1), found, stats
 
-    def judge(problem: Any, params: PyTree, stats: PyTree, part: str) -> dict[str, Any]:
+    def judge(problem: Any, params: PyTree, stats: PyTree, part: str, members: int = 0) -> dict[str, Any]:
         losses = jax.vmap(problem.loss)(params)
         return {"loss": losses, "metric": losses - best, "ensemble": jnp.asarray(jnp.nan, losses.dtype)}
 

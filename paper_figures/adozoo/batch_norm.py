@@ -18,7 +18,6 @@ decentralized machine learning, 2020, who find that batch normalisation fails on
 own statistics differ between nodes, and that group normalisation does not; recalled, not read again.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from experiments import figures, runs, sources, sweeps
+from experiments import figures, runs, sweeps
 from experiments.settings import Run
 
 PARTITIONS = {"iid": "i.i.d. shares", "dirichlet_per_class:0.1": "shares of few classes"}
@@ -203,11 +202,7 @@ def judge(data: xr.Dataset) -> list[figures.Claim]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[figures.Claim]:
-    try:
-        return figures.run(__file__, __doc__, compute, draw, judge, arguments)
-    except sources.MissingData as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    return figures.run(__file__, __doc__, compute, draw, judge, arguments)
 
 
 if __name__ == "__main__":
