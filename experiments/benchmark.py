@@ -14,6 +14,7 @@ methods with exact averaging an all-reduce.
 """
 
 import datetime
+import functools
 import json
 import platform
 import tomllib
@@ -37,6 +38,7 @@ SHIPPED = Path(__file__).parent / "suites"
 METRICS = ("validation", "test", "worst")
 _TABLES = {"title", "about", "budget", "run", "tasks", "clusters", "methods"}
 _BUDGET = {"axis": "steps", "amount": 0.0, "trials": 8, "repeats": 3, "lanes": 4, "seed": 0}
+Read = Callable[[str], xr.Dataset]
 _METHODS = {"include": ["*"], "exclude": [], "families": []}
 
 
@@ -241,30 +243,31 @@ def execute(
     settings: dict[str, Any] = {"lanes": suite.lanes, "together": True, "progress": progress}
     settings |= {"engine_name": engine_name, "workers": workers, "address": address}
     sweeps.complete([run for row in tried.values() for run in row], store, **settings)
-    best = {where: _best(row, store) for where, row in tried.items()}
+    read = functools.cache(store.read)
+    best = {where: _best(row, read) for where, row in tried.items()}
     repeated = {
         where: [replace(run, seed=1 + number) for number in range(suite.repeats)]
         for where, run in best.items()
         if run is not None
     }
     sweeps.complete([run for row in repeated.values() for run in row], store, **settings)
-    data = _gathered(suite, tried, repeated, reasons, store)
+    data = _gathered(suite, tried, repeated, reasons, read)
     data.attrs |= {"command": command, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     data.to_netcdf(folder / "benchmark.nc", engine="h5netcdf")
     return data
 
 
-def _best(tried: Sequence[Run], store: Store) -> Run | None:
+def _best(tried: Sequence[Run], read: Read) -> Run | None:
     """The configuration with the best validation value at any record; None if all diverged."""
     scores = []
     for run in tried:
-        cell = store.read(sweeps.cell_hash(run))
+        cell = read(sweeps.cell_hash(run))
         values = cell["validation"].values * (1 if cell.attrs["better"] == "max" else -1)
         scores.append(np.nanmax(values) if cell.attrs["diverged"] < 0 else -np.inf)
     return tried[int(np.argmax(scores))] if np.isfinite(max(scores)) else None
 
 
-def _gathered(suite: Suite, tried: Any, repeated: Any, reasons: Any, store: Store) -> xr.Dataset:
+def _gathered(suite: Suite, tried: Any, repeated: Any, reasons: Any, read: Read) -> xr.Dataset:
     names = {"task": list(suite.tasks), "method": list(suite.methods), "cluster": list(suite.clusters)}
     records = max((run.records for row in tried.values() for run in row), default=1)
     shape = tuple(len(values) for values in names.values())
@@ -280,7 +283,7 @@ def _gathered(suite: Suite, tried: Any, repeated: Any, reasons: Any, store: Stor
         for where, row in table.items():
             index = tuple(values.index(name) for values, name in zip(names.values(), where, strict=True))
             for number, run in enumerate(row):
-                cell = store.read(sweeps.cell_hash(run))
+                cell = read(sweeps.cell_hash(run))
                 for name, array in numbers.items():
                     values = cell[name].values if name in cell else np.nan
                     array[(*index, number)][: cell.sizes["record"]] = values
@@ -295,7 +298,7 @@ def _gathered(suite: Suite, tried: Any, repeated: Any, reasons: Any, store: Stor
         [[[reasons.get((t, m, c), "") for c in names["cluster"]] for m in names["method"]] for t in names["task"]]
     )
     found["reason"] = (tuple(names), why.astype(str))
-    judged = {where[0]: store.read(sweeps.cell_hash(row[0])).attrs for where, row in tried.items()}
+    judged = {where[0]: read(sweeps.cell_hash(row[0])).attrs for where, row in tried.items()}
     coords: dict[str, Any] = dict(names)
     coords["metric"] = ("task", [str(judged.get(task, {}).get("metric", "")) for task in names["task"]])
     coords["better"] = ("task", [str(judged.get(task, {}).get("better", "min")) for task in names["task"]])
@@ -314,6 +317,3 @@ def _provenance(suite: Suite) -> dict[str, Any]:
         "git": revision(),
         "machine": f"{platform.system()} {platform.machine()}, {jax.device_count()} {jax.default_backend()} device",
     }
-
-
-Progress = Callable[[int], None]

@@ -5,6 +5,7 @@ finds what it left: finished, it is not run again; unfinished, it goes on from i
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ import jax
 import tyro
 import xarray as xr
 
+from experiments.figures import ROOT
 from experiments.settings import Run, from_configuration, nearest
 
 OUTPUTS = Path("outputs")
@@ -339,6 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     from experiments import engine
 
+    _keep_what_is_compiled()
     jax.config.update("jax_enable_x64", True)  # convex tasks; networks stay in the dtype of their data
     try:
         tyro.extras.subcommand_cli_from_dict(commands(), prog="python -m experiments", args=arguments)
@@ -352,6 +355,19 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted; python -m experiments resume goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def _keep_what_is_compiled() -> None:
+    """Compiling is most of a short run: programs are kept on disk, for this process and those it starts."""
+    kept = {
+        "jax_compilation_cache_dir": str(ROOT / ".cache" / "jax"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    if not any(name.upper() in os.environ for name in kept):
+        for name, value in kept.items():
+            os.environ[name.upper()] = str(value)
+            jax.config.update(name, value)
 
 
 def _line(error: BaseException) -> str:

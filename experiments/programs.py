@@ -52,6 +52,7 @@ class Program:
       advance: (carry, numbers, seeds, data, first, last, counts, factors) -> carry after steps [first, last).
       evaluate: (carry, data) -> metrics.
       longest: how many steps `advance` takes at most.
+      real: the dtype of params, and of the numbers in which lanes differ.
     """
 
     run: Run
@@ -61,6 +62,7 @@ class Program:
     advance: Callable[..., Carry]
     evaluate: Callable[..., dict[str, Any]]
     longest: int
+    real: Any
 
 
 class Shared(NamedTuple):
@@ -69,6 +71,11 @@ class Shared(NamedTuple):
     task: Task
     init: Callable[..., Any]  # seeds -> (params, stats) of one node, lane by lane
     judge: Callable[..., Any]  # (data, answers, stats, average) -> metrics, lane by lane
+    params: PyTree  # shapes and dtypes of one node's
+
+    @property
+    def real(self) -> Any:
+        return jax.tree.leaves(self.params)[0].dtype
 
 
 _COSTLESS = ("steps", "records", "cluster", "energy", "stop_at", "stop_axis", "held_out", "evaluate")
@@ -109,7 +116,7 @@ def prepare(run: Run, lanes: int = 1) -> Program:
 
     def evaluate(carry: Carry, data: Any) -> dict[str, Any]:
         answers = answer(carry.state, carry.params)
-        distances = {"consensus_distance": jax.vmap(adozoo.consensus_distance)(answers)}
+        distances = {"consensus_distance": _distances(answers)}
         return distances | shared.judge(data, answers, carry.stats, carry.average)
 
     return Program(
@@ -120,10 +127,12 @@ def prepare(run: Run, lanes: int = 1) -> Program:
         advance,
         evaluate,
         longest,
+        shared.real,
     )
 
 
 _COMPILED: dict[str, tuple[Any, Any, Any]] = {}
+_distances = jax.jit(jax.vmap(adozoo.consensus_distance))
 
 
 @functools.lru_cache(maxsize=8)
@@ -136,13 +145,14 @@ def _shared(settings: str, double: bool) -> Shared:
         return task.init(jax.random.fold_in(jax.random.key(seed), 0))
 
     judge = functools.partial(_judge, run, task, policy)
-    return Shared(task, jax.jit(jax.vmap(init)), jax.jit(jax.vmap(judge, in_axes=(None, 0, 0, 0))))
+    params = jax.eval_shape(lambda: task.init(jax.random.key(0))[0])
+    return Shared(task, jax.jit(jax.vmap(init)), jax.jit(jax.vmap(judge, in_axes=(None, 0, 0, 0))), params)
 
 
 @functools.lru_cache(maxsize=64)
 def _place(settings: str, task_settings: str, double: bool) -> World:
-    task = _shared(task_settings, double).task
-    return world.build(Run(**json.loads(settings)), task, jax.eval_shape(lambda: task.init(jax.random.key(0))[0]))
+    shared = _shared(task_settings, double)
+    return world.build(Run(**json.loads(settings)), shared.task, shared.params)
 
 
 def _judge(run: Run, task: Task, policy: Any, data: Any, answers: PyTree, stats: PyTree, average: PyTree) -> Any:
@@ -284,4 +294,5 @@ def _spread(run: Run, shared: Shared, place: World, start: Any, advance: Any, lo
         lambda carry, numbers, seeds, *rest: step(carry, one(numbers), seeds[0], *rest),
         jax.jit(metrics, out_shardings=everywhere),
         longest,
+        shared.real,
     )

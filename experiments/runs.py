@@ -60,8 +60,7 @@ def execute(
         raise ValueError(f"execute: one lane at a time over devices, got {len(runs)}. Run them one after the other.")
     program = prepare(run, len(runs))
     stops = program.world.stops
-    real = jax.tree.leaves(jax.eval_shape(lambda: program.task.init(jax.random.key(0))[0]))[0].dtype
-    numbers = {name: np.array([other.lane[name] for other in runs], real) for name in run.lane}
+    numbers = {name: np.array([other.lane[name] for other in runs], program.real) for name in run.lane}
     seeds = np.array([other.seed for other in runs], np.uint32)
     carry = program.start(numbers, seeds)
     shapes = {name: leaf.shape[1:] for name, leaf in jax.eval_shape(program.evaluate, carry, program.task.data).items()}

@@ -22,6 +22,7 @@ TINY = "--nodes 4 --steps 8 --records 2 --batch 4 --held-out 20 --task digits/ml
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))  # chosen already
     yield
     jax.config.update("jax_enable_x64", True)
 

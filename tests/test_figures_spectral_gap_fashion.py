@@ -1,4 +1,4 @@
-"""Beyond Spectral Gap's figures 4 and 6 on Fashion-MNIST: their runs at tiny scale on digits, verdicts on the paper's."""
+"""Beyond Spectral Gap's figures 4 and 6 on Fashion-MNIST: runs at tiny scale on digits, verdicts on the paper's."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ TINY = _fashion_mnist.Scale(
     {"method": "dsgd_atc"},
     workers=4,
     steps=20,
-    topologies=("star:4", "groups:2"),
+    topologies=("groups:2",),
     rates=(1e-30, 0.5),
     seeds=2,
 )
@@ -37,30 +37,24 @@ def test_losses_are_those_of_the_runs_and_kept(tmp_path):
     store = Store(tmp_path / "runs")
     data = _fashion_mnist.measured(TINY, store)
     assert data.loss.dims == ("topology", "seed", "learning_rate")
-    star = _fashion_mnist.runs("star:4", 0.5, 1, TINY)
-    pairs = _fashion_mnist.runs("groups:2", 0.5, 1, TINY)
-    assert [run.seed for run in star] == [1]
-    assert [run.seed for run in pairs] == [1, 3]
-    for name, several in {"star:4": star, "groups:2": pairs}.items():
-        found = runs.execute(several)
-        ends = [float(one.signal[-1]) for one in found]
-        assert float(data.loss.sel(topology=name, seed=1, learning_rate=0.5)) == pytest.approx(np.mean(ends), rel=1e-5)
-        # The last of ten intervals is the last two of twenty steps.
-        assert found[0].steps.values[-2:].tolist() == [18, 20]
+    cells = [(seed, rate) for seed in range(TINY.seeds) for rate in TINY.rates]
+    several = [_fashion_mnist.runs("groups:2", rate, seed, TINY) for seed, rate in cells]
+    assert [[run.seed for run in each] for each in several] == [[0, 2], [0, 2], [1, 3], [1, 3]]
+    found = runs.execute([run for each in several for run in each])
+    assert found[0].steps.values[-2:].tolist() == [16, 20]
+    ends = np.array([float(one.signal[-1]) for one in found]).reshape(-1, 2).mean(1)
+    np.testing.assert_allclose(data.loss.values.ravel(), ends, rtol=1e-6)
+    assert (data.loss.sel(learning_rate=0.5) < data.loss.sel(learning_rate=1e-30)).all()
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     xr.testing.assert_equal(_fashion_mnist.measured(TINY, store), data)
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
 
 
-def test_topologies_with_all_workers_see_the_same_start_and_batches():
-    one, other = (
-        runs.execute(_fashion_mnist.runs(name, 1e-30, 0, TINY)) for name in ("star:4", "ring:4")
-    )  # nothing moves
-    np.testing.assert_array_equal(one[0].signal, other[0].signal)
-    assert len(np.unique(one[0].signal)) == 10
-
-
-@pytest.mark.parametrize("scale", [_fashion_mnist.QUICK, _fashion_mnist.FULL], ids=["quick", "full"])
+@pytest.mark.parametrize(
+    "scale",
+    [_fashion_mnist.QUICK, pytest.param(_fashion_mnist.FULL, marks=pytest.mark.slow)],
+    ids=["quick", "full"],
+)
 def test_runs_take_place_on_the_topologies_that_losses_are_drawn_against(scale):
     for name in scale.topologies:
         several = _fashion_mnist.runs(name, 0.1, 1, scale)
@@ -70,7 +64,7 @@ def test_runs_take_place_on_the_topologies_that_losses_are_drawn_against(scale):
         block = drawn[:, : first.nodes, : first.nodes]
         np.testing.assert_allclose(period_matrices(mix), block, atol=1e-7)
         assert first.nodes == scale.workers or name == "solo" or name == f"groups:{first.nodes}"
-        assert len(several) == min(scale.workers // first.nodes, 4)
+        assert len(several) == scale.workers // first.nodes
     seeds = [run.seed for seed in range(scale.seeds) for run in _fashion_mnist.runs("solo", 0.1, seed, scale)]
     assert len(set(seeds)) == len(seeds)
 
@@ -83,13 +77,13 @@ def places():
 def as_published(reference, places) -> xr.Dataset:
     curves = reference("beyond_spectral_gap_published_curves")["fig4"]["curves_lr_loss"]
     rates = 2.0 ** np.arange(-11, -1.5, 0.5)
-    losses = [[dict(curves[key]).get(rate, np.inf) for rate in np.round(rates, 4)] for key in NAMES]
-    for row, key in zip(losses, NAMES, strict=True):
-        known = np.array(curves[key])
-        for k, rate in enumerate(rates):
-            near = np.abs(np.log2(known[:, 0] / rate))
-            row[k] = known[near.argmin(), 1] if near.min() < 0.1 else np.inf
-    losses = np.array(losses)[:, None] * np.array([0.99, 1.01])[None, :, None]
+    losses = np.full((len(NAMES), len(rates)), np.inf)  # where the picture ends
+    for row, key in enumerate(NAMES):
+        for rate, loss in curves[key]:
+            near = np.abs(np.log2(rates / rate))
+            if near.min() < 0.2:  # rates were rounded to four decimals
+                losses[row, near.argmin()] = loss
+    losses = losses[:, None] * np.array([0.99, 1.01])[None, :, None]
     data = places.assign(loss=(("topology", "seed", "learning_rate"), losses), seed=[0, 1], learning_rate=rates)
     return data.assign_attrs(workers=32)
 
@@ -100,7 +94,6 @@ def test_the_papers_own_curves_have_the_claims_and_the_published_numbers(referen
     assert [claim.holds for claim in claims] == [True] * 5
     for claim in claims:
         for name, published in claim.published.items():
-            # Rates are printed with four decimals, numbers of workers were read off the picture.
             assert np.allclose(claim.numbers[name], published, rtol=0.03), (claim.text, name)
 
 

@@ -44,7 +44,8 @@ LABELS = {name: label for name, (label, _, _) in PUBLISHED.items()}
 @partial(jax.jit, static_argnames=("batch", "checkpoint", "repetitions"))
 def worker_covariance(W: jax.Array, key: jax.Array, batch: int, checkpoint: int, repetitions: int) -> jax.Array:
     """Covariance [n, n] between the workers' parameters, over repetitions of 100 steps from one checkpoint."""
-    tx, sampler = adozoo.dsgd(jnp.float32(LEARNING_RATE), adozoo.mixing(W)), _digits.sampler(N, batch)
+    digits = _digits.digits()
+    tx, sampler = adozoo.dsgd(jnp.float32(LEARNING_RATE), adozoo.mixing(W)), _digits.sampler(digits, N, batch)
     initial, before, after = jax.random.split(key, 3)
 
     def train(params: dict, steps: int, key: jax.Array) -> dict:
@@ -54,7 +55,7 @@ def worker_covariance(W: jax.Array, key: jax.Array, batch: int, checkpoint: int,
         leaves = jax.tree.leaves(train(reached, STEPS, key))
         return jnp.concatenate([leaf.reshape(N, -1) for leaf in leaves], axis=1)
 
-    reached = train(adozoo.replicate(_digits.initial(initial), N), checkpoint, before)
+    reached = train(adozoo.replicate(_digits.initial(digits, initial), N), checkpoint, before)
     ends = jax.lax.map(repeat, jax.random.split(after, repetitions), batch_size=4)  # [repetition, worker, coordinate]
     ends = (ends - ends.mean(0, keepdims=True)).astype(float)
     return jnp.einsum("ric,rjc->ij", ends, ends) / ((repetitions - 1) * ends.shape[-1])

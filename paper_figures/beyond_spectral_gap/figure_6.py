@@ -15,6 +15,7 @@ and the hypercube are the same graph: the distance between their marks is noise.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,14 +51,36 @@ def label(name: str) -> str:
     return f"FC {size}" if family == "groups" else LABELS.get(family, family)
 
 
-def train(workers: int, steps: int, batch: int):
+class Scale(NamedTuple):
+    """How much is trained.
+
+    Attributes:
+      topologies: by their names.
+      workers: of each topology.
+      steps: of each run.
+      seeds: runs of each topology with each learning rate.
+      rates: learning rates.
+      batch: samples a step and worker.
+      every: final losses are those on every such sample.
+    """
+
+    topologies: tuple[str, ...]
+    workers: int
+    steps: int
+    seeds: int
+    rates: tuple[float, ...]
+    batch: int = 1
+    every: int = 1
+
+
+def train(setup: _digits.Setup, workers: int, steps: int, batch: int, every: int = 1):
     """A compiled function (matrices of a period, learning rates, keys) -> final losses [key, learning rate]."""
-    features, labels = _digits.samples()
-    sampler = _digits.sampler(workers, batch)
+    features, labels = setup.features[::every], setup.labels[::every]
+    sampler = _digits.sampler(setup, workers, batch)
 
     def one(matrices: jax.Array, learning_rate: jax.Array, key: jax.Array) -> jax.Array:
         tx = adozoo.dsgd(learning_rate, adozoo.cycle([adozoo.mixing(W) for W in matrices]))
-        start = adozoo.replicate(_digits.initial(key), workers)
+        start = adozoo.replicate(_digits.initial(setup, key), workers)
         run = (_digits.averaged(tx, AVERAGING), sampler.gradient, start, steps, key)
         _, state, _ = adozoo.simulate(*run, sample=sampler.sample)
         return jax.vmap(_digits.loss, (0, None, None))(state.average, features, labels).mean()
@@ -72,30 +95,46 @@ def step_gap(mix: adozoo.Mixing) -> float:
     return max(float(1 - values[-2] ** 0.5), 0.0)
 
 
-def compute(full: bool) -> xr.Dataset:
-    workers, steps, seeds, names = (32, 300, 10, FULL) if full else (16, 150, 5, QUICK)
-    rates = 2.0 ** np.arange(-8, 2.25, 0.5) if full else 2.0 ** np.arange(-6, 3)
-    run, keys = train(workers, steps, batch=1), jax.random.split(jax.random.key(0), seeds)
+def measures(names: Sequence[str], workers: int) -> xr.Dataset:
+    """What losses are drawn against: the effective number of neighbours [topology, decay] and the gaps [topology]."""
     mixings = [_digits.mixing(name, workers) for name in names]
-    period = adozoo.one_peer_exponential(workers).period  # fixed topologies as schedules as well: one compiled program
-    losses = []
-    for mix in mixings:
-        matrices = period_matrices(mix)
-        matrices = np.tile(matrices, (period // len(matrices), 1, 1))
-        losses.append(run(*(jnp.asarray(array, jnp.float32) for array in (matrices, rates)), keys))
+    neighbors = [[theory.effective_neighbors(mix, decay) for decay in DECAYS] for mix in mixings]
     return xr.Dataset(
         {
-            "loss": (("topology", "seed", "learning_rate"), np.nan_to_num(np.array(losses), nan=np.inf)),
-            "neighbors": (
-                ("topology", "decay"),
-                np.array([[theory.effective_neighbors(mix, decay) for decay in DECAYS] for mix in mixings]),
-            ),
+            "neighbors": (("topology", "decay"), np.array(neighbors)),
             "gap": ("topology", [max(theory.spectral_gap(mix), 0.0) for mix in mixings]),
             "step_gap": ("topology", [step_gap(mix) for mix in mixings]),
         },
-        {"topology": list(names), "decay": list(DECAYS), "seed": np.arange(seeds), "learning_rate": rates},
-        {"workers": workers, "steps": steps},
+        {"topology": list(names), "decay": list(DECAYS)},
     )
+
+
+def measured(setup: _digits.Setup, scale: Scale) -> xr.Dataset:
+    """Final losses [topology, seed, learning_rate], infinite where a run diverged, and what they are drawn against."""
+    run = train(setup, scale.workers, scale.steps, scale.batch, scale.every)
+    keys = jax.random.split(jax.random.key(0), scale.seeds)
+    # Fixed topologies as schedules as well: one compiled program.
+    period = adozoo.one_peer_exponential(scale.workers).period
+    losses = []
+    for name in scale.topologies:
+        matrices = period_matrices(_digits.mixing(name, scale.workers))
+        matrices = np.tile(matrices, (period // len(matrices), 1, 1))
+        losses.append(run(*(jnp.asarray(array, jnp.float32) for array in (matrices, scale.rates)), keys))
+    return (
+        measures(scale.topologies, scale.workers)
+        .assign(
+            loss=(("topology", "seed", "learning_rate"), np.nan_to_num(np.array(losses), nan=np.inf)),
+            seed=np.arange(scale.seeds),
+            learning_rate=list(scale.rates),
+        )
+        .assign_attrs(workers=scale.workers, steps=scale.steps)
+    )
+
+
+def compute(full: bool) -> xr.Dataset:
+    quick = Scale(QUICK, workers=16, steps=150, seeds=5, rates=tuple(2.0 ** np.arange(-6, 3)))
+    scale = Scale(FULL, workers=32, steps=300, seeds=10, rates=tuple(2.0 ** np.arange(-8, 2.25, 0.5)))
+    return measured(_digits.digits(), scale if full else quick)
 
 
 def best(data: xr.Dataset) -> xr.DataArray:
@@ -129,7 +168,7 @@ def draw(data: xr.Dataset) -> figures.Figure:
         if name in groups[1:]:
             continue
         look = figures.topology("complete" if name in groups else name)
-        text = "FC 2, 4, 8, …" if name in groups else label(name)
+        text = f"FC {', '.join(group.partition(':')[2] for group in groups)}" if name in groups else label(name)
         handles.append(axes[0].plot([], [], ls="", ms=7, label=text, **look)[0])
     figure.legend(handles=handles, loc="outside right center")
     return figure
