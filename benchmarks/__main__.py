@@ -13,6 +13,7 @@ WORKLOADS = {
     "w1": "w1_dgd",
     "w1-sweep": "w1_sweep",
     "w2": "w2_random_quadratics",
+    "w3": "w3_digits",
     "w4": "w4_gossip_bandwidth",
     "w5": "w5_certificates",
     "w6": "w6_compressed_steps",

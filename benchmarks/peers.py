@@ -3,6 +3,7 @@
 decent-bench is AGPL-3.0 and needs another Python: it is run as a program of its own, in a virtual environment, and
 compared with. Nothing of it is copied or imported here. PEPit is MIT and shares this process, as its dependencies do.
 PyTorch is BSD-3-Clause; it has a process of its own, with threads of its own, which waits while others take their turn.
+decent-dp is MIT; it has a process a node.
 """
 
 import importlib
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,8 @@ DRIVER = Path(__file__).with_name("decent_bench_driver.py")
 TORCH = "torch 2.13.0"
 HOW_TO_GET_TORCH = "not available: needs a package index"
 TORCH_DRIVER = Path(__file__).with_name("torch_driver.py")
+DECENT_DP = "decent-dp 0.2.3"
+DECENT_DP_DRIVER = Path(__file__).with_name("decent_dp_driver.py")
 
 
 def _home(peer: str) -> Path:
@@ -100,14 +104,14 @@ def torch_python() -> Path | None:
 
 
 class Torch(NamedTuple):
-    """A running `benchmarks.torch_driver`."""
+    """A running driver, such as `benchmarks.torch_driver`."""
 
     run: Callable[[str, int], float]  # takes a method's steps with so many threads, and returns the seconds they took
     finish: Callable[[], dict[str, np.ndarray]]  # ends the process, and returns the last iterates by name
 
 
 @contextmanager
-def torch_steps(**case: Any) -> Iterator[Torch | None]:
+def torch_steps(driver: Path = TORCH_DRIVER, **case: Any) -> Iterator[Torch | None]:
     """PyTorch in a process that waits for its turn; None where it is not available."""
     python = torch_python()
     if python is None:
@@ -117,7 +121,7 @@ def torch_steps(**case: Any) -> Iterator[Torch | None]:
         np.savez(Path(folder) / "case.npz", **case)
         errors = Path(folder) / "errors"
         with errors.open("w") as stderr:
-            command, pipe = [python, TORCH_DRIVER, folder], subprocess.PIPE
+            command, pipe = [python, driver, folder], subprocess.PIPE
             process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
 
         def run(method: str, threads: int) -> float:
@@ -136,3 +140,22 @@ def torch_steps(**case: Any) -> Iterator[Torch | None]:
         finally:
             process.kill()
             process.wait()
+
+
+def decent_dp(nodes: int, **case: Any) -> tuple[float, dict[str, np.ndarray]] | None:
+    """(seconds from start to end of all processes, what process 0 left behind); None where it is not available."""
+    home = _home(DECENT_DP)
+    python = home / "bin" / "python"
+    # numpy is not among its dependencies, though it needs it.
+    wanted = [TORCH.replace(" ", "=="), DECENT_DP.replace(" ", "=="), "numpy"]
+    if not _install(DECENT_DP, [sys.executable, "-m", "venv", home], [python, "-m", "pip", "install", "-q", *wanted]):
+        return None
+    launch = [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nodes}", DECENT_DP_DRIVER]
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "case.npz", **case)
+        before = time.perf_counter()
+        done = subprocess.run([*launch, folder], cwd=folder, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - before
+        if done.returncode:
+            raise RuntimeError(f"{DECENT_DP} failed:\n{done.stderr[-2000:]}")
+        return seconds, dict(np.load(Path(folder) / "result.npz"))
