@@ -4,6 +4,7 @@ Single optimisers take averaged gradients: they are not decentralised methods. T
 what a method's inner optimiser is chosen from: every node takes the mean gradient, and the same step as all others.
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import optax
 
 import adozoo
-from adozoo import zoo
+from adozoo import compression, zoo
+from adozoo.compression import Compressor
 
 
 def _averaged(make: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
@@ -97,6 +99,13 @@ WITH_MOMENTUM = {
 """Methods of the registry with local Nesterov momentum, as they are used in deep learning, by name."""
 
 
+COMPRESSORS = (
+    *("atomo", "global_top_k", "half_low_rank", "identity", "low_rank", "qsgd", "random_block", "random_k"),
+    *("scaled_sign", "sign", "svd", "top_k", "unbiased_low_rank"),
+)
+"""What a compressor may be called, in `adozoo.compression`."""
+
+
 def entries() -> dict[str, zoo.Entry]:
     """Everything that can be run, by name.
 
@@ -105,6 +114,33 @@ def entries() -> dict[str, zoo.Entry]:
       (True, True)
     """
     return zoo.entries() | WITH_MOMENTUM | OPTIMISERS
+
+
+def compressor(method: str, name: str, text: str) -> Compressor:
+    """The compressor that a text names, "family:number", for a hyper-parameter that takes one.
+
+    Args:
+      method, name: whose hyper-parameter it is.
+      text: such as top_k:0.01 (a share of the entries), qsgd:4 (levels), low_rank:2 (rank) or scaled_sign.
+
+    Raises:
+      ValueError: for a hyper-parameter that takes no compressor, an unknown family, or what it refuses.
+
+    Example:
+      >>> compressor("choco_sgd", "compressor", "top_k:0.25").bits({"w": jnp.zeros(8)})
+      192.0
+    """
+    if not isinstance(entry(method).hyperparameters.get(name), Compressor):
+        raise ValueError(f"hyperparameters: {name} of {method} must be a number, got {text!r}.")
+    family, colon, number = text.partition(":")
+    if family not in COMPRESSORS:
+        near = difflib.get_close_matches(family, COMPRESSORS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"hyperparameters: no compressor is called {family!r}. Did you mean {near}?")
+    make = getattr(compression, family)
+    try:
+        return make(*([float(number) if "." in number else int(number)] if colon else []))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"hyperparameters: {text!r} is no compressor: {error} Write it like top_k:0.1.") from None
 
 
 def entry(name: str) -> zoo.Entry:

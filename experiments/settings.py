@@ -42,7 +42,8 @@ class Run:
       partition: who holds which sample, such as iid or dirichlet_per_class:0.1.
       steps: gradients of each node (on average, for asynchronous methods).
       learning_rate: the method's step size; None is 1 / L where the task knows its smoothness L.
-      hyperparameters: of the method, beyond those of its entry in the registry.
+      hyperparameters: of the method, in place of those of its entry in the registry: numbers, and for a compressor a
+        text such as top_k:0.01, qsgd:4 or low_rank:2.
       batch: samples in a gradient; 0 takes all of a node's samples (convex tasks).
       schedule: what multiplies gradients over time: constant, cosine (to 0), linear (to 0), steps (x 0.1 after 50 % and
         75 %).
@@ -74,7 +75,7 @@ class Run:
     partition: str = "iid"
     steps: int = 400
     learning_rate: float | None = 0.1
-    hyperparameters: Mapping[str, float] = field(default_factory=dict)
+    hyperparameters: Mapping[str, int | float | str] = field(default_factory=dict)
     batch: int = 16
     schedule: str = "constant"
     warmup: float = 0.0
@@ -126,6 +127,10 @@ class Run:
                 raise nearest(f"hyperparameters of {self.method}", name, known)
             if isinstance(value, int | float) and not math.isfinite(value):
                 raise ValueError(f"hyperparameters: {name} must be finite, got {value!r}. Give a number.")
+            if isinstance(value, str):
+                methods.compressor(self.method, name, value)
+        real = {name: float(value) for name, value in self.hyperparameters.items() if _real(method, name, value)}
+        object.__setattr__(self, "hyperparameters", {**self.hyperparameters, **real})
 
     @property
     def entry(self) -> zoo.Entry:
@@ -193,6 +198,11 @@ def from_configuration(configuration: Mapping[str, Any]) -> Run:
     real = [name for name, value in configuration.items() if name == "learning_rate" or known[name].type is float]
     fixed: dict[str, Any] = {name: float(configuration[name]) for name in real if configuration[name] is not None}
     return Run(**{**configuration, **fixed})
+
+
+def _real(method: zoo.Entry, name: str, value: Any) -> bool:
+    """Whether a hyper-parameter is a real number, written as an integer or not: then lanes may differ in it."""
+    return type(value) is float or (type(value) is int and type(method.hyperparameters.get(name, 0.0)) is float)
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:

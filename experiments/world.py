@@ -12,7 +12,7 @@ import optax
 import adozoo
 from adozoo import channel, graphs, placement, schedules, weights
 from adozoo.zoo import Entry
-from experiments import churn, costs, energy
+from experiments import churn, costs, energy, methods
 from experiments.settings import Run, nearest
 from experiments.tasks import Task
 
@@ -166,7 +166,10 @@ def _given(entry: Entry, task: Task, run: Run, hyperparameters: Mapping[str, Any
         found["strong_convexity"] = task.problem.strong_convexity
     if "components" in entry.hyperparameters:
         found |= {"components": component_count(run, task), "period": None}
-    return found | dict(hyperparameters)
+    texts = {name: value for name, value in hyperparameters.items() if isinstance(value, str)}
+    return (
+        found | {**hyperparameters} | {name: methods.compressor(run.method, name, text) for name, text in texts.items()}
+    )
 
 
 def component_count(run: Run, task: Task) -> int:

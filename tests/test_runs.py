@@ -176,3 +176,11 @@ def test_networks_by_name():
     assert (graph.number_of_edges(), mix.n) == (8, 9)
     with pytest.raises(ValueError, match="one_peer_exponential"):
         world.network("one_peer_exponentail", 8)
+
+
+def test_a_compressor_is_chosen_by_name_and_paid_for():
+    run = replace(SMALL, method="choco_sgd", records=1)
+    some, few = (replace(run, hyperparameters={"compressor": text}) for text in ("top_k:0.5", "top_k:0.05"))
+    some, few = (runs.execute([one])[0] for one in (some, few))
+    assert few["bits"][-1] < 0.12 * some["bits"][-1]
+    assert few["consensus_distance"][-1] > some["consensus_distance"][-1]

@@ -26,6 +26,9 @@ from experiments.settings import Run, from_configuration
         ({"method": "dsgd_momentum", "hyperparameters": {"momntum": 0.5}}, "momentum"),
         ({"method": "extra", "hyperparameters": {"momentum": 0.5}}, "extra has none"),
         ({"method": "dsgd_momentum", "hyperparameters": {"momentum": float("nan")}}, "must be finite"),
+        ({"method": "dsgd_momentum", "hyperparameters": {"momentum": "high"}}, "must be a number, got 'high'"),
+        ({"method": "choco_sgd", "hyperparameters": {"compressor": "topk:0.1"}}, "Did you mean top_k"),
+        ({"method": "choco_sgd", "hyperparameters": {"compressor": "top_k:2.5"}}, "is no compressor"),
     ],
 )
 def test_what_does_not_fit_is_named(changed, said):
@@ -67,3 +70,9 @@ def test_the_command_line_says_every_setting():
     words = shlex.split(other.command)
     assert words[:4] == ["python", "-m", "experiments", "run"]
     assert tyro.cli(Run, args=words[4:]) == other
+
+
+def test_a_real_hyper_parameter_may_be_written_as_an_integer():
+    run = Run(method="dsgd_momentum", hyperparameters={"momentum": 0})
+    assert run.lane == {"learning_rate": 0.1, "momentum": 0.0}
+    assert Run(method="power_sgd", hyperparameters={"rank": 2}).shared == {"rank": 2}
