@@ -166,10 +166,9 @@ def _given(entry: Entry, task: Task, run: Run, hyperparameters: Mapping[str, Any
         found["strong_convexity"] = task.problem.strong_convexity
     if "components" in entry.hyperparameters:
         found |= {"components": component_count(run, task), "period": None}
-    texts = {name: value for name, value in hyperparameters.items() if isinstance(value, str)}
-    return (
-        found | {**hyperparameters} | {name: methods.compressor(run.method, name, text) for name, text in texts.items()}
-    )
+    for name, value in hyperparameters.items():
+        found[name] = methods.compressor(run.method, name, value) if isinstance(value, str) else value
+    return found
 
 
 def component_count(run: Run, task: Task) -> int:

@@ -1,4 +1,4 @@
-"""The reduced deep-learning set-up of figures 4 to 6: a small network, trained by D-SGD, on handwritten digits or others.
+"""The reduced deep-learning set-up of figures 4 to 6: a small network trained by D-SGD on digits or other images.
 
 In place of VGG-11 on CIFAR-10, which needs a GPU: an MLP of one hidden layer (tanh), as for figures 5 and 6 the MLP
 64-32-10 (2410 parameters) on the 1797 digits of scikit-learn. As in the paper every worker samples i.i.d. with

@@ -19,7 +19,6 @@ settings or code change.
 import inspect
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from experiments import figures, sources
@@ -33,7 +32,7 @@ QUICK = figure_6.Scale(
     workers=16,
     steps=150,
     seeds=2,
-    rates=tuple(2.0 ** np.arange(-7, 0)),
+    rates=tuple(2.0**k for k in range(-6, 2)),
     batch=16,
     every=10,
 )
@@ -42,7 +41,7 @@ FULL = figure_6.Scale(
     workers=32,
     steps=1000,
     seeds=2,
-    rates=tuple(2.0 ** np.arange(-12, 0.25, 0.5)),
+    rates=tuple(2.0 ** (k / 2) for k in range(-24, 1)),
     batch=16,
     every=10,
 )
@@ -51,7 +50,7 @@ FULL = figure_6.Scale(
 def revision(scale: figure_6.Scale) -> str:
     """Of settings and code: losses that were kept under another one are computed again."""
     code = [inspect.getsource(module) for module in (_digits, figure_6)]
-    return content_hash({"scale": scale._asdict(), "hidden": HIDDEN, "code": code, "git": figures.revision()})
+    return content_hash({"scale": repr(scale), "hidden": HIDDEN, "code": code, "git": figures.revision()})
 
 
 def compute(full: bool) -> xr.Dataset:

@@ -132,8 +132,8 @@ def measured(setup: _digits.Setup, scale: Scale) -> xr.Dataset:
 
 
 def compute(full: bool) -> xr.Dataset:
-    quick = Scale(QUICK, workers=16, steps=150, seeds=5, rates=tuple(2.0 ** np.arange(-6, 3)))
-    scale = Scale(FULL, workers=32, steps=300, seeds=10, rates=tuple(2.0 ** np.arange(-8, 2.25, 0.5)))
+    quick = Scale(QUICK, workers=16, steps=150, seeds=5, rates=tuple(2.0**k for k in range(-6, 3)))
+    scale = Scale(FULL, workers=32, steps=300, seeds=10, rates=tuple(2.0 ** (k / 2) for k in range(-16, 5)))
     return measured(_digits.digits(), scale if full else quick)
 
 
