@@ -96,11 +96,11 @@ def test_losses_are_kept_until_the_settings_change(monkeypatch, tmp_path):
     monkeypatch.setattr(_fashion_mnist, "QUICK", TINY)
     first = _fashion_mnist.compute(full=False)
     xr.testing.assert_identical(_fashion_mnist.compute(full=False), first)
-    assert trained == [(32, 12)]
+    assert trained == [(32, 6)]
     monkeypatch.setattr(_fashion_mnist, "QUICK", TINY._replace(steps=3))
     assert _fashion_mnist.compute(full=False).loss.values.tolist() == [3, 4]
     _fashion_mnist.compute(full=True)
-    assert trained == [(32, 12), (32, 3), (32, 1000)]
+    assert trained == [(32, 6), (32, 3), (32, 1000)]
 
 
 @pytest.fixture(scope="module")

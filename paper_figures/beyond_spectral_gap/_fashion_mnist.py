@@ -8,9 +8,10 @@ moving averages are those on every tenth, 5400.
 --quick: 16 workers, 150 steps, learning rates a factor 2 apart. --full: 32 workers, 1000 steps, the paper's learning
 rates, a factor sqrt(2) apart: hours on a CPU. Both have two seeds.
 
-Which loss is measured matters. With that of each worker's own model just after mixing, on its own next minibatch
-(means over the last fifth of the 150 steps, 16 workers), fresh noise, averaged once, counted for more than in a moving
-average: the loss went with n_W(0.951) by a Spearman correlation of -0.76 only.
+Which loss is measured matters. With that of each worker's own model just after mixing, on its own next minibatch (means
+over the last fifth of the 150 steps of 16 workers; without chain, hypercube and FC 2; a start of their own for each
+group of FC k), fresh noise, averaged once, counted for more than in a moving average: Spearman's correlation of the loss
+with n_W(0.951) was -0.76, and at small learning rates the star did not help.
 
 The figure that comes first keeps the losses for the other, in fashion_mnist_quick.nc or fashion_mnist_full.nc, until
 settings or code change.

@@ -1,6 +1,6 @@
 """Beyond Spectral Gap (extended), figure 6, on Fashion-MNIST: final loss against n_W(0.951) and the spectral gap.
 
-The runs are those of figure 4, each topology at its best learning rate; the picture, the claims and the published
+The losses are those of figure 4, each topology at its best learning rate; the picture, the claims and the published
 numbers, of CIFAR-10, are those of figure_6.py.
 """
 
