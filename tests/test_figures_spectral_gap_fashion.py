@@ -10,7 +10,7 @@ from experiments import data, figures, sources
 from paper_figures.beyond_spectral_gap import _digits, _fashion_mnist, figure_4, figure_6, figure_6_fashion_mnist
 from theory.matrices import period_matrices
 
-TINY = figure_6.Scale(("one_peer_exponential",), workers=4, steps=12, seeds=2, rates=(0.25, 1.0), batch=3, every=10)
+TINY = figure_6.Scale(("one_peer_exponential",), workers=4, steps=6, seeds=2, rates=(0.25, 1.0), batch=3, every=10)
 NAMES = {  # as the record of the paper's curves has them
     "Solo": "solo",
     "Star": "star:32",

@@ -6,12 +6,13 @@ on Fashion-MNIST with 64 workers for 25 epochs. Workers sample from all 54000 tr
 moving averages are those on every tenth, 5400.
 
 --quick: 16 workers, 150 steps, learning rates a factor 2 apart. --full: 32 workers, 1000 steps, the paper's learning
-rates, a factor sqrt(2) apart: hours on a CPU. Both have two seeds.
+rates, a factor sqrt(2) apart: hours on a CPU. Both have two seeds. Training amplifies rounding, which depends on how
+many learning rates are trained together: with others on the grid, a loss can differ by 1 %.
 
-Which loss is measured matters. With that of each worker's own model just after mixing, on its own next minibatch (means
-over the last fifth of the 150 steps of 16 workers; without chain, hypercube and FC 2; a start of their own for each
-group of FC k), fresh noise, averaged once, counted for more than in a moving average: Spearman's correlation of the loss
-with n_W(0.951) was -0.76, and at small learning rates the star did not help.
+Which loss is measured matters. With that of each worker's own model just after mixing, on its own next minibatch
+(means over the last fifth of the 150 steps of 16 workers; without chain, hypercube and FC 2; a start of its own for
+each group of FC k), fresh noise, averaged once, counted for more than in a moving average: Spearman's correlation of
+the loss with n_W(0.951) was -0.76, and at small learning rates the star did not help.
 
 The figure that comes first keeps the losses for the other, in fashion_mnist_quick.nc or fashion_mnist_full.nc, until
 settings or code change.
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import xarray as xr
 
+import adozoo
 from experiments import figures, sources
 from experiments.store import content_hash
 from paper_figures.beyond_spectral_gap import _digits, figure_6
@@ -51,7 +53,7 @@ FULL = figure_6.Scale(
 def revision(scale: figure_6.Scale) -> str:
     """Of settings and code: losses that were kept under another one are computed again."""
     code = [inspect.getsource(module) for module in (_digits, figure_6)]
-    return content_hash({"scale": repr(scale), "hidden": HIDDEN, "code": code, "git": figures.revision()})
+    return content_hash({"scale": repr(scale), "hidden": HIDDEN, "code": code, "adozoo": adozoo.__version__})
 
 
 def compute(full: bool) -> xr.Dataset:
