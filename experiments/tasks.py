@@ -78,7 +78,7 @@ def build(run: Run) -> Task:
       ValueError: for an unknown data set or model, or one that does not fit the other.
       MissingData: where the data set is not on this machine; it says how to get it.
     """
-    data, slash, model = run.task.partition("/")
+    data, slash, model = run.task.rpartition("/")  # a path may hold more of them
     if not slash or not data or not model:
         raise ValueError(f"task: expected DATA/MODEL, such as digits/mlp, got {run.task!r}.")
     kind = model.partition(":")[0]

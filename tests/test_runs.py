@@ -120,6 +120,16 @@ def test_suboptimality_is_that_of_the_problem_and_falls():
     assert data["test"][-1] < data["test"][0]
 
 
+def test_a_text_of_ones_own_is_learned_character_by_character(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the nodes of a ring pass what they know to the left and to the right, again and again. " * 60)
+    task = f"text:{path}/char_gpt:8:1:1"
+    run = replace(SMALL, task=task, nodes=2, steps=20, learning_rate=0.5, evaluate="mean", held_out=8)
+    data = runs.execute([run])[0]
+    assert data.attrs["metric"] == "loss"
+    assert data["test"][-1] < data["test"][0] < np.log(40)
+
+
 def test_lanes_of_unlike_programs_are_refused():
     with pytest.raises(ValueError, match="lanes must agree"):
         runs.execute([SMALL, replace(SMALL, graph="star")])
