@@ -57,6 +57,8 @@ class Run:
       cluster: where it runs, such as uniform or straggler:4; see `experiments.costs`.
       energy: which machines its nodes are, in `experiments.energy`.
       drops: probability that a message is lost.
+      noise: standard deviation of what is added to each number of a message.
+      delay: steps that messages are late; a node's own value never is. What is waited for, and costs, stays the same.
       churn: share of the time that nodes are away.
       seed: of the start, the batches and all noise of the run.
       world: seed of the partition, the random graph, the cluster's durations and the events.
@@ -88,6 +90,8 @@ class Run:
     cluster: str = "uniform"
     energy: str = "laptop"
     drops: float = 0.0
+    noise: float = 0.0
+    delay: int = 0
     churn: float = 0.0
     seed: int = 0
     world: int = 0
@@ -99,11 +103,12 @@ class Run:
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("steps", 1), ("records", 1), ("devices", 1)):
             _check_integer(name, getattr(self, name), least)
-        for name in ("batch", "held_out", "seed", "world", "microbatch"):
+        for name in ("batch", "held_out", "delay", "seed", "world", "microbatch"):
             _check_integer(name, getattr(self, name), 0)
         for name in ("warmup", "average", "drops", "churn"):
             _check_share(name, getattr(self, name))
-        _check_finite("stop_at", self.stop_at, 0.0)
+        for name in ("stop_at", "noise"):
+            _check_finite(name, getattr(self, name), 0.0)
         if self.learning_rate is not None:
             _check_finite("learning_rate", self.learning_rate)
         if self.schedule not in SCHEDULES:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -105,11 +106,15 @@ def build(run: Run, task: Task, params: Any) -> World:
     _check_fits(run, entry, mix)
     presence = None
     if run.churn:
+        if graph is None:
+            raise ValueError(f"churn: nodes come and go on a fixed graph; {run.graph} is a schedule. Use ring, say.")
         presence = churn.presence(run.nodes, run.steps, run.churn, run.world)
         mix = churn.mixing(graph, presence, run.weights)
         _check_fits(run, entry, mix)
     if run.drops:
         mix = channel.drops(mix, run.drops, jax.random.key(run.world))
+    if run.noise:
+        mix = channel.noisy(mix, run.noise, jax.random.key(run.world))
     given = _given(entry, task, run, run.shared)
     total = costs.synchronous(entry, params, mix, cluster, run.steps, run.world, table, given)
     steps = costs.within(total, run.stop_axis, run.stop_at) if run.stop_at else run.steps
@@ -123,14 +128,15 @@ def build(run: Run, task: Task, params: Any) -> World:
         mix = placement.place(mix, placement.node_mesh(_devices(run.devices)))
 
     def make(learning_rate: Any, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
-        tx = entry.build(learning_rate, mix, **_given(entry, task, run, hyperparameters))
+        build = partial(entry.build, learning_rate, **_given(entry, task, run, hyperparameters))
+        tx = channel.delayed(build, mix, run.delay) if run.delay else build(mix)
         return tx if presence is None else churn.absent_stand_still(tx, presence)
 
     return World(graph, mix, make, stops, costs.Costs(*(cost[stops] for cost in total)))
 
 
 def _eventful(run: Run, task: Task, entry: Entry, params: Any, cluster: Any, table: Any) -> World:
-    for name in ("drops", "churn"):
+    for name in ("drops", "noise", "delay", "churn"):
         if getattr(run, name):
             raise ValueError(f"{name}: {run.method} is driven by events, which take none. Leave --{name} out.")
     if run.devices > 1:

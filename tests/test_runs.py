@@ -148,6 +148,7 @@ def test_lanes_of_unlike_programs_are_refused():
         ({"method": "ssda"}, "dual"),
         ({"method": "extra", "churn": 0.2}, "come and go"),
         ({"method": "acid", "drops": 0.2}, "driven by events"),
+        ({"graph": "one_peer_exponential", "churn": 0.2}, "is a schedule"),
         ({"learning_rate": None}, "no known smoothness"),
         ({"batch": 0}, "minibatches"),
         ({"cluster": "straggler:x"}, "straggler"),
@@ -164,9 +165,10 @@ def test_what_does_not_fit_is_said_before_anything_runs(changed, said):
 def test_churn_and_drops_and_schedules_run():
     for changed in (
         {"churn": 0.3},
-        {"drops": 0.3},
+        {"drops": 0.3, "noise": 0.001, "delay": 2},
         {"graph": "one_peer_exponential"},
         {"graph": "random_matching:ring"},
+        {"graph": "cycle:ring;star"},
     ):
         data = runs.execute([replace(SMALL, **changed)])[0]
         assert np.isfinite(data["validation"].values).all()

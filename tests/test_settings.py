@@ -62,8 +62,8 @@ def test_the_command_line_says_every_setting():
         task="digits/cnn", method="dsgd_momentum", nodes=8, graph="star", weights="max_degree", partition="by_label",
         steps=50, learning_rate=0.03, hyperparameters={"momentum": 0.75}, batch=4, schedule="cosine", warmup=0.1,
         augment=True, batch_norm="gossiped", average=0.9, evaluate="mean", held_out=100, records=3, cluster="weak",
-        energy="server_gpu", drops=0.1, churn=0.2, seed=3, world=4, microbatch=2, devices=2, stop_at=9.0,
-        stop_axis="seconds",
+        energy="server_gpu", drops=0.1, noise=0.5, delay=3, churn=0.2, seed=3, world=4, microbatch=2, devices=2,
+        stop_at=9.0, stop_axis="seconds",
     )  # fmt: skip
     plain = Run()
     assert all(getattr(other, item.name) != getattr(plain, item.name) for item in fields(Run))
