@@ -109,6 +109,8 @@ class Run:
             _check_share(name, getattr(self, name))
         for name in ("stop_at", "noise"):
             _check_finite(name, getattr(self, name), 0.0)
+        if self.noise and self.delay:
+            raise ValueError(f"noise: messages are either noisy or late, got noise={self.noise!r}, delay={self.delay}.")
         if self.learning_rate is not None:
             _check_finite("learning_rate", self.learning_rate)
         if self.schedule not in SCHEDULES:
