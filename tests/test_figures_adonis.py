@@ -31,6 +31,7 @@ def check(names, folder):
     return data
 
 
+@pytest.mark.slow
 def test_the_figure_is_that_of_its_runs(tmp_path):
     """What a synchronous method computes does not depend on the cluster; what it costs does."""
     data = check(["dsgd_atc"], tmp_path)

@@ -22,6 +22,7 @@ TINY = table_2.Scale(
 )
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_its_runs(tmp_path):
     store = Store(tmp_path / "runs")
     data = table_2.measured(TINY, store)

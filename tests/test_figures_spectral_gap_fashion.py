@@ -60,6 +60,7 @@ def by_hand(setup, matrices, rate, key, scale):
     return np.mean([softmax_gradient(network, x[:: scale.every], y[:: scale.every])[1] for network in averages])
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_moving_averages_of_d_sgd():
     setup = _digits.setup(data.digits(), hidden=5)
     found = figure_6.measured(setup, TINY)

@@ -73,7 +73,8 @@ def report(script: str, *arguments: Any, **options: Any) -> Any:
     return read(process, printed, errors)
 
 
-@pytest.mark.parametrize("n", [8, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 16])
 def test_every_method_is_the_same_wherever_its_nodes_live(n):
     found = report("methods.py", n)
     assert found["devices"] == 8

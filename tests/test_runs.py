@@ -44,7 +44,7 @@ def check_resumes(run, folder, stops):
     return straight
 
 
-QUICK = ("dsgd_momentum", "diging", "relay_sgd_overlap", "acid", "power_sgd", "gt_saga", "ssda")
+QUICK = ("diging", "relay_sgd_overlap", "acid", "gt_saga", "ssda")
 EACH = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in cases.ENTRIES]
 
 
@@ -58,7 +58,7 @@ def test_k_and_k_steps_are_two_k_steps(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["dsgd_atc", pytest.param("relay_sgd", marks=pytest.mark.slow)])
 def test_so_are_steps_with_noise_batch_norm_augmentation_and_averages(name, tmp_path):
-    run = replace(SMALL, task="digits_images/resnet20:batch", batch=2, nodes=2, steps=4, average=0.5, augment=True)
+    run = replace(SMALL, task="digits_images/cnn:4:8:batch", batch=2, nodes=2, steps=4, average=0.5, augment=True)
     run = suited(replace(run, method=name, batch_norm="gossiped", schedule="cosine", warmup=0.3, held_out=8))
     check_resumes(run, tmp_path, [1, 3])
 
