@@ -24,6 +24,7 @@ from experiments.settings import Run, from_configuration, nearest
 
 OUTPUTS = Path("outputs")
 Engine = Literal["here", "processes", "dask"]
+_given: list[str] = []  # the words of the command that runs: of the resumed one, not of `resume`
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def sweep(
 def _remember(folder: Path) -> None:
     """Note the command line, for `resume`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "command.json").write_text(json.dumps([*sys.argv[1:]]))
+    (folder / "command.json").write_text(json.dumps(_given))
 
 
 def _best(data: xr.Dataset) -> None:
@@ -227,7 +228,7 @@ def benchmark(
         raise ValueError(f"trials, repeats: expected at least 1 and 0, got {loaded.trials} and {loaded.repeats}.")
     folder = out or OUTPUTS / "benchmarks" / Path(suite).stem
     _remember(folder)
-    command = f"python -m experiments {shlex.join(sys.argv[1:])}"
+    command = f"python -m experiments {shlex.join(_given)}"
     bench.execute(loaded, folder, engine, workers, address, logs.count, command)
     report(folder)
 
@@ -341,6 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     from experiments import engine
 
+    _given[:] = sys.argv[1:] if arguments is None else arguments
     _keep_what_is_compiled()
     jax.config.update("jax_enable_x64", True)  # convex tasks; networks stay in the dtype of their data
     try:

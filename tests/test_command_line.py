@@ -114,6 +114,11 @@ def test_a_sweep_says_the_best_and_is_found_again(capsys):
     assert "6 runs" in said
     data = xr.load_dataset("swept/sweep.nc", engine="h5netcdf")
     assert dict(data.sizes) == {"learning_rate": 3, "seed": 2, "record": 2, "node": 4}
+    Path("swept/sweep.nc").unlink()
+    for _ in range(2):
+        assert command_line.main(["resume", "swept"]) == 0
+        assert json.loads(Path("swept/command.json").read_text()) == words
+    assert xr.load_dataset("swept/sweep.nc", engine="h5netcdf").identical(data)
 
 
 def test_everything_that_is_listed_can_be_run(capsys):
