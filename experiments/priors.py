@@ -5,6 +5,7 @@ Exponents are to base 10. What a prior is written as is what reads it back (`fro
 can hold priors as text.
 """
 
+import abc
 import ast
 import math
 from collections.abc import Mapping
@@ -17,12 +18,12 @@ from scipy import special
 from adozoo.zoo import Entry
 
 
-class Prior:
+class Prior(abc.ABC):
     """A distribution of one hyper-parameter."""
 
+    @abc.abstractmethod
     def quantile(self, share: float) -> Any:
         """The value below which this share of the draws lies, 0 < share < 1."""
-        raise NotImplementedError
 
     def draw(self, rng: np.random.Generator) -> Any:
         """One value."""

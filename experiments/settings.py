@@ -1,8 +1,8 @@
 """What a run is: a `Run`, a plain record of settings, from which everything else follows.
 
 Two runs with equal settings give the same numbers; a run's name in the store is the hash of its settings. Settings that
-only scale what is computed (`LANE`: learning rate, real hyper-parameters, seed) may differ between the lanes of one
-compiled program.
+only scale what is computed (learning rate and real hyper-parameters, `Run.lane`, and the seed) may differ between the
+lanes of one compiled program.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Run:
         `experiments.tasks`.
       method: a name of the registry, `adozoo.zoo.entries()`, or of `experiments.methods`.
       nodes: how many.
-      graph: a family of `adozoo.graphs`, such as ring or torus:4,4, or a schedule, such as one_peer_exponential.
+      graph: a family of `adozoo.graphs`, such as ring or torus:4x4, or a schedule, such as one_peer_exponential.
       weights: how a mixing matrix is made of the graph.
       partition: who holds which sample, such as iid or dirichlet_per_class:0.1.
       steps: gradients of each node (on average, for asynchronous methods).

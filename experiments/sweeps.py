@@ -40,14 +40,12 @@ class Group:
         other, so that the program is compiled once.
       lanes: how many are computed at once; batches are filled up to that.
       folder: of the store; checkpoints lie beside it.
-      double: whether jax computes in float64.
       save_every: seconds between checkpoints.
     """
 
     cells: tuple[Mapping[str, Any], ...]
     lanes: int
     folder: str
-    double: bool
     save_every: float = 60.0
 
     @property
@@ -72,8 +70,7 @@ def work(group: Group) -> None:
         place = Path(group.folder) / "unfinished" / batch.name
         padded = [*wanted, *(wanted[-1:] * (batch.lanes - len(wanted)))]
         try:
-            with jax.enable_x64(batch.double):
-                found = runs.execute(padded, Checkpoints(place), save_every=batch.save_every)
+            found = runs.execute(padded, Checkpoints(place), save_every=batch.save_every)
         except FileNotFoundError:
             if store.missing([cell_hash(run) for run in wanted]):
                 raise
@@ -111,7 +108,7 @@ def plan(
         size = size if together else min(size, len(members))  # else the next sweep's program would be another one
         batches = [slice(first, first + size) for first in range(0, len(members), size)]
         cells = [tuple(run.configuration for run in members[batch]) for batch in batches if any(lacking[batch])]
-        made = Group((), size, str(store.folder), bool(jax.config.jax_enable_x64), save_every)  # type: ignore[attr-defined]
+        made = Group((), size, str(store.folder), save_every)
         if together and all(len(batch) == size for batch in cells[:-1]):
             groups.append(replace(made, cells=tuple(itertools.chain(*cells))))
         else:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 import adozoo
 from adozoo.problems import Linear, Problem
@@ -42,7 +42,8 @@ class Task:
       better: "max" or "min".
       data: a pytree of arrays, the first argument of the functions.
       init: key -> (params, stats) of one model.
-      draw: (data, key, step [n]) -> what each node's gradient needs of the data: indices, or None.
+      draw: (data, key, step [n]) -> indices [n, batch] of the samples that each node's gradient is of; [n, 0] for
+        exact gradients.
       gradient: (data, params, stats, drawn, step, key) -> (signals [n], gradients, stats), stacked. The signal is the
         training loss, of convex problems the squared norm of the gradient: where it is not finite, the run diverged.
       judge: (data, params, stats, part, members=0) -> {"metric": [k], "loss": [k], "ensemble": scalar} of k stacked
@@ -220,6 +221,11 @@ def _judge(model: models.Model, loss: Any, accuracy: bool) -> Callable[..., dict
 # Convex problems.
 
 
+def watched(gradients: Float[Array, "n d"], stats: PyTree) -> tuple[Array, Array, PyTree]:
+    """What `Task.gradient` returns where there is no training loss at hand: squared norms as the signal."""
+    return jnp.sum(gradients**2, axis=1), gradients, stats
+
+
 def _convex(run: Run, name: str, kind: str, number: float | None) -> Task:
     problem, facts = _problem(run, name, kind, number)
     own_noise = kind == "quadratic"
@@ -245,7 +251,7 @@ def _convex(run: Run, name: str, kind: str, number: float | None) -> Task:
             found = problem.exact_gradient(params) + noise
         else:
             found = problem.exact_gradient(params)
-        return jnp.sum(found**2, axis=1), found, stats
+        return watched(found, stats)
 
     def judge(problem: Any, params: PyTree, stats: PyTree, part: str, members: int = 0) -> dict[str, Any]:
         losses = jax.vmap(problem.loss)(params)

@@ -12,6 +12,7 @@ import optax
 
 import adozoo
 from adozoo import channel, graphs, placement, schedules, weights
+from adozoo.problems import Linear
 from adozoo.zoo import Entry
 from experiments import churn, costs, energy, methods
 from experiments.settings import Run, nearest
@@ -182,7 +183,7 @@ def component_count(run: Run, task: Task) -> int:
     if "components" in run.hyperparameters:
         return int(run.hyperparameters["components"])
     if task.problem is not None:
-        return int(task.problem.weights.shape[1]) if hasattr(task.problem, "weights") else 1
+        return int(task.problem.weights.shape[1]) if isinstance(task.problem, Linear) else 1
     return int(np.clip(np.asarray(task.data["sizes"]).mean() / run.batch, 2, 16))
 
 
